@@ -1,0 +1,220 @@
+"""How does an imported model become a flat program of kernel calls?
+
+`schedule_model` walks it into NHWC, forms composites and asks the rules; `compile_program`
+plans memory and compiles the kernels. Between them lies everything that `analyze` shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parc_hw.device import Device
+from parc_hw.lower.graph import Graph
+from parc_hw.lower.memory import Lifetime, aligned, plan_memory
+from parc_hw.lower.program import Call, Kernel, Layer, Operand, Place, Program, Tensor
+
+__all__ = ["Lowering", "compile_program", "schedule_model"]
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowering:
+    """A model with a kernel chosen for everything, before any code is made."""
+
+    graph: Graph
+    steps: tuple[Any, ...]  # of parc_hw.lower.group.Step
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    device: Device
+
+    def layer_name(self, step: Any) -> str:
+        """Where in the source model a step's first operators stand, e.g. `stages.2.6.pwconv1`."""
+        vertices = [self.graph.vertices[number] for number in step.chain]
+        named = [vertex for vertex in vertices if vertex.source] or vertices
+        anchors = vertices if step.composite.nodes[0].op == "relax.strided_slice" else named[:1]
+        shared: list[str] = []
+        for parts in zip(*(vertex.module.split(".") for vertex in anchors), strict=False):
+            if len(set(parts)) > 1:
+                break
+            shared.append(parts[0])
+        return ".".join(shared) or step.composite.nodes[0].op.rsplit(".", 1)[-1]
+
+    def step_bytes(self, step: Any) -> int:
+        """Bytes a step reads and writes once: its inputs, constants and result."""
+        tensors = sum(math.prod(shape) for shape in (*step.composite.inputs, step.composite.shape))
+        return _FLOAT_BYTES * tensors + sum(c.nbytes for c in step.scheduled.constants)
+
+
+def schedule_model(
+    module: Any,
+    sources: Mapping[Any, Any],
+    *,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    device: Device,
+    plan: str = "auto",
+) -> Lowering:
+    """Choose a kernel for every operator of an imported model.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        With one Relax function `main`, static shapes, ParC as `relax.parc`.
+    sources : mapping of relax.Var to a source
+        As `parc_hw.importers.Imported.sources`.
+    inputs, outputs : sequence of Tensor
+        Names and logical shapes at the user's boundary.
+    device : Device
+        What to compile for.
+    plan : str
+        `auto`, `direct`, `fft` or `N1xN2` for the ParC sites.
+
+    Raises
+    ------
+    UnsupportedError
+        Some operators have no kernel; all are listed.
+    """
+    from parc_hw.lower.group import schedule_graph
+    from parc_hw.lower.layout import to_nhwc
+    from schedules.cpu import RULES
+    from schedules.rule import Context
+
+    graph = to_nhwc(module["main"], sources)
+    steps = schedule_graph(graph, RULES, Context(device=device, plan=plan))
+    return Lowering(
+        graph=graph,
+        steps=tuple(steps),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        device=device,
+    )
+
+
+def _weights(steps: Sequence[Any]) -> tuple[bytes, list[list[Operand]]]:
+    """One blob with every constant, each 64-byte aligned and equal ones stored once."""
+    blob = bytearray()
+    seen: dict[bytes, int] = {}
+    places: list[list[Operand]] = []
+    for step in steps:
+        operands = []
+        for array in step.scheduled.constants:
+            data = np.ascontiguousarray(array, np.float32).tobytes()
+            if data not in seen:
+                blob.extend(bytes(aligned(len(blob)) - len(blob)))
+                seen[data] = len(blob)
+                blob.extend(data)
+            operands.append(Operand(place=Place.WEIGHTS, offset_bytes=seen[data]))
+        places.append(operands)
+    blob.extend(bytes(aligned(len(blob)) - len(blob)))
+    return bytes(blob), places
+
+
+def _places(lowering: Lowering) -> tuple[dict[int, Operand], int, int]:
+    """Where each vertex's bytes are; the arena's size and the live peak."""
+    graph, steps = lowering.graph, lowering.steps
+    places: dict[int, Operand] = {}
+    for index, number in enumerate(graph.inputs):
+        places[number] = Operand(place=Place.INPUT, index=index)
+    for index, number in enumerate(graph.outputs):
+        places[graph.root(number)] = Operand(place=Place.OUTPUT, index=index)
+    lifetimes: dict[int, Lifetime] = {}
+    for call, step in enumerate(steps):
+        for number in (step.output, *step.inputs):
+            root = graph.root(number)
+            if root in places:
+                continue
+            first = lifetimes[root].first if root in lifetimes else call
+            size = _FLOAT_BYTES * math.prod(graph.vertices[root].shape)
+            lifetimes[root] = Lifetime(size_bytes=size, first=first, last=call)
+    plan = plan_memory(lifetimes)
+    for root, offset in plan.offsets_bytes.items():
+        places[root] = Operand(place=Place.ARENA, offset_bytes=offset)
+    return places, plan.arena_bytes, plan.live_peak_bytes
+
+
+def compile_program(
+    lowering: Lowering,
+    *,
+    prefix: str,
+    progress: Callable[[int, int, str], None] | None = None,
+    dump: dict[str, str] | None = None,
+) -> Program:
+    """Compile the kernels of a lowering and lay out its memory.
+
+    Parameters
+    ----------
+    lowering : Lowering
+        From `schedule_model`.
+    prefix : str
+        Beginning of every kernel's symbol.
+    progress : callable of (done, total, symbol), optional
+        Called as kernels are compiled.
+    dump : dict, optional
+        Receives the texts `tir`, `ll` and `asm`.
+    """
+    from schedules.aot import compile_kernels
+
+    graph, steps = lowering.graph, lowering.steps
+    compiled = compile_kernels(
+        [step.scheduled.func for step in steps],
+        lowering.device,
+        prefix=prefix,
+        progress=progress,
+        dump=dump,
+    )
+    kernels: dict[str, Kernel] = {}
+    for signature in compiled.kernels:
+        kernels.setdefault(
+            signature.symbol,
+            Kernel(
+                symbol=signature.symbol,
+                arguments=signature.arguments,
+                extent=signature.extent,
+                scratch_bytes=signature.scratch_bytes,
+            ),
+        )
+    numbers = {symbol: number for number, symbol in enumerate(kernels)}
+    places, arena_bytes, live_peak_bytes = _places(lowering)
+    weights, constants = _weights(steps)
+    calls, layers = [], []
+    for index, step in enumerate(steps):
+        result = graph.vertices[step.output]
+        output = places[graph.root(step.output)]
+        read = [places[graph.root(step.inputs[k])] for k in step.scheduled.inputs]
+        calls.append(
+            Call(
+                kernel=numbers[compiled.kernels[index].symbol],
+                operands=(*read, *constants[index], output),
+                layer=index,
+            )
+        )
+        layers.append(
+            Layer(
+                name=lowering.layer_name(step),
+                source=result.source,
+                ops=step.composite.name,
+                rule=step.scheduled.rule,
+                note=step.scheduled.note,
+                macs=step.scheduled.macs,
+                shape=result.shape,
+                order=result.order,
+                output=output,
+            )
+        )
+    return Program(
+        inputs=lowering.inputs,
+        outputs=lowering.outputs,
+        kernels=tuple(kernels.values()),
+        calls=tuple(calls),
+        layers=tuple(layers),
+        arena_bytes=arena_bytes,
+        live_peak_bytes=live_peak_bytes,
+        weights=weights,
+        objects=tuple(compiled.objects),
+    )
