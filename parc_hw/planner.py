@@ -1,0 +1,269 @@
+"""Which plan computes a ParC with the least work on a device, and why that one?
+
+The estimate counts what a kernel executes for one line of one vector of channels: arithmetic,
+loads and stores of the three stages (`parc_hw.weights`), values that do not fit the registers,
+and turns of rolled loops. It orders plans; it is no time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+from parc_hw.dataflow import Dag, Fma, Mul, count, fuse, real_dft, transpose
+from parc_hw.device import Device, Isa
+from parc_hw.errors import InputError
+from parc_hw.plan import MAX_TRANSFORM, SplitPlan
+from parc_hw.spec import ParcSpec
+from parc_hw.weights import complex_rows
+
+__all__ = ["Choice", "outputs_at_once", "plan_parc", "resolve_plan"]
+
+LAYOUTS = ("NHWC", "NCHW")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A plan for one ParC and the reason for it.
+
+    Parameters
+    ----------
+    plan : SplitPlan
+        The plan to compile.
+    reason : str
+        One line for people.
+    ranked : tuple of (SplitPlan, float)
+        Every plan considered with its estimated cost, cheapest first; the unit is one
+        multiply-add of a vector per channel and line.
+    """
+
+    plan: SplitPlan
+    reason: str
+    ranked: tuple[tuple[SplitPlan, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prices:
+    """Cost of one instruction of each kind, in multiply-adds."""
+
+    multiply: float = 1.0  # multiplication or fused multiply-add
+    add: float
+    load: float
+    store: float
+    constant: float  # bringing a codelet's constant into a register
+    address: float  # of each row that a codelet reads from or writes to the tensor
+    spill: float  # of each point of a codelet beyond three quarters of the registers
+    turn: float  # of a rolled loop: count, compare, branch, and what the pipeline loses
+
+
+# ARM: instructions of these codelets compiled by LLVM for cortex-a76 and cortex-a17 (n1 = 2 to 32,
+# n2 = 1 to 12): an addition, a constant and a weight cost an instruction or two each. x86: weights
+# and constants are memory operands and an addition issues beside a multiply-add; fitted to the
+# measured times of 7, 14, 28, 56 and 112 points on AVX2 and AVX-512. On all four the compiler begins
+# to spill when a codelet has more points than three quarters of the registers, by about 5.5
+# memory accesses per further point; on ARMv7 each costs address arithmetic besides.
+_PRICES = {
+    Isa.X86_64: _Prices(
+        add=0.5, load=0.35, store=0.5, constant=0.0, address=0.0, spill=12.0, turn=4.0
+    ),
+    Isa.AARCH64: _Prices(
+        add=1.0, load=1.0, store=1.0, constant=2.0, address=1.0, spill=5.5, turn=3.0
+    ),
+    Isa.ARMV7A: _Prices(
+        add=1.0, load=1.0, store=1.0, constant=2.0, address=1.0, spill=22.0, turn=3.0
+    ),
+}
+
+
+def plan_parc(spec: ParcSpec, device: Device, layout: str = "NHWC") -> Choice:
+    """Choose the cheapest plan `n1 x n2` of a ParC.
+
+    Every divisor n1 <= `MAX_TRANSFORM` of the length is considered; a prime length above that
+    leaves the direct form alone.
+
+    Parameters
+    ----------
+    spec : ParcSpec
+        The operator; only its length and whether it is dense matter.
+    device : Device
+        Its instruction set and number of vector registers matter.
+    layout : {"NHWC", "NCHW"}
+        In memory. NHWC: weights are vectors over channels. NCHW: they are scalars, of which ARM
+        loads a vector at once.
+
+    Raises
+    ------
+    InputError
+        Unknown layout.
+    """
+    ranked = _ranked(spec, device, layout)
+    best, cost = ranked[0]
+    registers = f"{device.vector_registers} vector registers"
+    if len(ranked) == 1:
+        reason = (
+            "direct: a length of one point"
+            if spec.length == 1
+            else f"direct: {spec.length} has no factor from 2 to {MAX_TRANSFORM}"
+        )
+        return Choice(plan=best, reason=reason, ranked=ranked)
+    direct = next(c for plan, c in ranked if plan.n1 == 1)
+    if best.n1 == 1:
+        second, other = ranked[1]
+        compared = f"{second} is estimated at {other / cost:.2f} times its work"
+    else:
+        compared = f"estimated at {cost / direct:.2f} of the direct form's work"
+    reason = f"{best}: cheapest of {len(ranked)} plans for {registers}, {compared}"
+    return Choice(plan=best, reason=reason, ranked=ranked)
+
+
+def resolve_plan(text: str, spec: ParcSpec, device: Device, layout: str = "NHWC") -> Choice:
+    """The plan that a user's `--plan` text means at one ParC.
+
+    Parameters
+    ----------
+    text : str
+        "auto": `plan_parc`. "direct": `1xN`. "fft": the longest transform, n1 the largest divisor
+        of N up to `MAX_TRANSFORM` (so `Nx1` for N <= 32, `28x2` for 56; a prime N above 32 is
+        direct). "N1xN2": that plan where N1 * N2 is the length; at other lengths auto, which the
+        reason says, because a model has ParCs of several lengths.
+    spec, device, layout
+        As for `plan_parc`.
+
+    Raises
+    ------
+    InputError
+        The text is none of these, or N1 is longer than `MAX_TRANSFORM`.
+    """
+    automatic = plan_parc(spec, device, layout)
+    if text == "auto":
+        return automatic
+    length = spec.length
+    if text == "direct":
+        plan, reason = SplitPlan(n1=1, n2=length), "asked for direct"
+    elif text == "fft":
+        plan = max((plan for plan, _ in automatic.ranked), key=lambda plan: plan.n1)
+        reason = "asked for fft"
+        if length > MAX_TRANSFORM:
+            reason += f": no longer transform of at most {MAX_TRANSFORM} points divides {length}"
+    else:
+        plan = _fixed(text, length)
+        if plan.length != length:
+            reason = f"{automatic.reason} ({text} covers {plan.length} points, not {length})"
+            return Choice(plan=automatic.plan, reason=reason, ranked=automatic.ranked)
+        reason = "asked for"
+    cost = dict(automatic.ranked)[plan]
+    times = cost / automatic.ranked[0][1]
+    if plan != automatic.plan:
+        reason += f"; estimated at {times:.2f} times the work of {automatic.plan}"
+    return Choice(plan=plan, reason=f"{plan}: {reason}", ranked=automatic.ranked)
+
+
+def outputs_at_once(n2: int, device: Device, *, pair: bool) -> int:
+    """How many outputs of a Toeplitz product a kernel should accumulate at once.
+
+    All n2 when inputs, accumulators and weights fit the registers together: the product is then
+    written out, every input loaded once. Otherwise fewer, with a rolled loop over the inputs q in
+    which an input and its weights are loaded where they are used.
+
+    Parameters
+    ----------
+    n2 : int
+        Length of the block.
+    device : Device
+        Its vector registers count; on ARM, where a weight must be in one, two more are kept.
+    pair : bool
+        Complex pair of rows (two accumulators and two inputs per position) or real row.
+
+    Notes
+    -----
+    Written out for 16 registers, a pair of n2 = 7 compiles to 916 instructions on cortex-a17, 4.7
+    per multiply-add, most of them spills; rolled with three outputs at once it takes 2.3.
+
+    Examples
+    --------
+    >>> from parc_hw.device import load_device
+    >>> [outputs_at_once(7, load_device(d), pair=True) for d in ("cortex-a53", "cortex-a17")]
+    [7, 3]
+    """
+    rows = 2 if pair else 1
+    spare = 0 if device.isa is Isa.X86_64 else 2
+    if 2 * rows * n2 + rows + spare <= device.vector_registers:
+        return n2
+    return min(n2 - 1, (device.vector_registers - 2 * rows) // (2 * rows))
+
+
+def _fixed(text: str, length: int) -> SplitPlan:
+    """Read N1xN2 of any length; other text raises with what is accepted at `length`."""
+    first, _, second = text.partition("x")
+    if first.isdecimal() and second.isdecimal():
+        return SplitPlan(n1=int(first), n2=int(second))
+    return SplitPlan.parse(text, length=length)
+
+
+def _ranked(spec: ParcSpec, device: Device, layout: str) -> tuple[tuple[SplitPlan, float], ...]:
+    """All plans of the length with their costs, cheapest first, shorter transforms first."""
+    if layout not in LAYOUTS:
+        raise InputError(f"layout {layout!r} is not known; accepted: {', '.join(LAYOUTS)}.")
+    length = spec.length
+    prices = _PRICES[device.isa]
+    # by-element multiply-adds take a scalar weight from a vector of them
+    shared = layout == "NCHW" and device.isa is not Isa.X86_64
+    weight = prices.load / device.lanes() if shared else prices.load
+    inner, outer = (1, 1) if spec.depthwise else (spec.channels, spec.out_channels or 1)
+    costs = []
+    for n1 in range(1, min(length, MAX_TRANSFORM) + 1):
+        if length % n1:
+            continue
+        plan = SplitPlan(n1=n1, n2=length // n1)
+        forward, backward = _transforms(n1)
+        products = _products(plan, device, prices, weight)
+        cost = inner * outer * products
+        if n1 > 1:
+            cost += plan.n2 * (
+                inner * _codelet(forward, prices, device.vector_registers)
+                + outer * _codelet(backward, prices, device.vector_registers)
+            )
+        costs.append((plan, cost))
+    return tuple(sorted(costs, key=lambda item: (item[1], item[0].n1)))
+
+
+@cache
+def _transforms(n1: int) -> tuple[Dag, Dag]:
+    forward = real_dft(n1)
+    return fuse(forward), fuse(transpose(forward))
+
+
+@cache
+def _codelet(dag: Dag, prices: _Prices, registers: int) -> float:
+    """One pass of stage 1 or 3: `dag.inputs` loads and stores and the graph's operations."""
+    counts = count(dag)
+    constants = {node.constant for node in dag.nodes if isinstance(node, Mul | Fma)}
+    rows = dag.inputs
+    return (
+        prices.multiply * (counts.multiplications + counts.fused)
+        + prices.add * counts.additions
+        + (prices.load + prices.store + prices.address) * rows
+        + prices.constant * len(constants)
+        + prices.spill * max(0.0, rows - 0.75 * registers)
+        + prices.turn
+    )
+
+
+def _products(plan: SplitPlan, device: Device, prices: _Prices, weight: float) -> float:
+    """Stage 2: the Toeplitz products of all rows; `weight` is the price of loading one weight."""
+    n1, n2 = plan.n1, plan.n2
+    pairs = len(complex_rows(n1))
+    total = 0.0
+    for rows, repeats in ((1, n1 - 2 * pairs), (2, pairs)):
+        once = outputs_at_once(n2, device, pair=rows == 2)
+        blocks = math.ceil(n2 / once)
+        cost = prices.multiply * rows * rows * n2 * n2
+        cost += rows * n2 * (weight + prices.store)  # start values and results
+        if blocks == 1:
+            cost += rows * (prices.load * n2 + weight * (2 * n2 - 1)) + prices.turn
+        else:
+            cost += rows * (prices.load * n2 * blocks + weight * n2 * n2)
+            cost += prices.turn * n2 * blocks
+        total += repeats * cost
+    return total
