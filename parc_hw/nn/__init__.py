@@ -1,0 +1,11 @@
+"""What does a torch user import to put a ParC into a network?"""
+
+from __future__ import annotations
+
+from parc_hw.nn import op as _op  # registers parc_hw::parc
+from parc_hw.nn.functional import circular_correlate, resize_taps
+from parc_hw.nn.parc import ParC
+
+__all__ = ["ParC", "circular_correlate", "resize_taps"]
+
+del _op
