@@ -13,6 +13,7 @@ import numpy as np
 
 from parc_hw.device import Device, load_device
 from parc_hw.errors import InputError, UnsupportedError
+from parc_hw.planner import check_plan
 
 if TYPE_CHECKING:
     import torch
@@ -166,6 +167,7 @@ def analyze(
     InputError, UnsupportedError
         As `compile`.
     """
+    check_plan(plan)
     device = load_device(target)
     source = _prepare(model, input_shape=input_shape, weights=weights, seed=seed)
     lowering = _lower(_import(source), device, plan)
@@ -322,6 +324,7 @@ def compile(
         raise InputError(f"cannot dump {unknown[0]!r}; accepted: relax, tir, ll, asm.")
     if not 1 <= threads <= 64:
         raise InputError(f"threads is {threads}; accepted: 1 to 64.")
+    check_plan(plan)
     device = load_device(target)
     name = name or default_name(model)
     artifact.check_name(name)

@@ -18,7 +18,7 @@ from parc_hw.plan import MAX_TRANSFORM, SplitPlan
 from parc_hw.spec import ParcSpec
 from parc_hw.weights import complex_rows
 
-__all__ = ["Choice", "outputs_at_once", "plan_parc", "resolve_plan"]
+__all__ = ["Choice", "check_plan", "outputs_at_once", "plan_parc", "resolve_plan"]
 
 LAYOUTS = ("NHWC", "NCHW")
 
@@ -147,7 +147,7 @@ def resolve_plan(text: str, spec: ParcSpec, device: Device, layout: str = "NHWC"
         if length > MAX_TRANSFORM:
             reason += f": no longer transform of at most {MAX_TRANSFORM} points divides {length}"
     else:
-        plan = _fixed(text, length)
+        plan = _fixed(text)
         if plan.length != length:
             reason = f"{automatic.reason} ({text} covers {plan.length} points, not {length})"
             return Choice(plan=automatic.plan, reason=reason, ranked=automatic.ranked)
@@ -193,12 +193,27 @@ def outputs_at_once(n2: int, device: Device, *, pair: bool) -> int:
     return min(n2 - 1, (device.vector_registers - 2 * rows) // (2 * rows))
 
 
-def _fixed(text: str, length: int) -> SplitPlan:
-    """Read N1xN2 of any length; other text raises with what is accepted at `length`."""
+def check_plan(text: str) -> None:
+    """Refuse early a `--plan` that no ParC of any length could take.
+
+    Raises
+    ------
+    InputError
+        Not auto, direct, fft or N1xN2, or N1 is longer than `MAX_TRANSFORM`.
+    """
+    if text not in ("auto", "direct", "fft"):
+        _fixed(text)
+
+
+def _fixed(text: str) -> SplitPlan:
+    """Read N1xN2 of any length."""
     first, _, second = text.partition("x")
     if first.isdecimal() and second.isdecimal():
         return SplitPlan(n1=int(first), n2=int(second))
-    return SplitPlan.parse(text, length=length)
+    raise InputError(
+        f"plan {text!r} is not understood; accepted are auto, direct, fft and N1xN2 where "
+        "N1 * N2 is the length of a ParC, for example 14x4."
+    )
 
 
 def _ranked(spec: ParcSpec, device: Device, layout: str) -> tuple[tuple[SplitPlan, float], ...]:
