@@ -80,12 +80,14 @@ def schedule_model(
     UnsupportedError
         Some operators have no kernel; all are listed.
     """
+    from parc_hw.lower.fold import fold_into_parc
     from parc_hw.lower.group import schedule_graph
     from parc_hw.lower.layout import to_nhwc
     from schedules.cpu import RULES
     from schedules.rule import Context
 
     graph = to_nhwc(module["main"], sources)
+    fold_into_parc(graph)
     steps = schedule_graph(graph, RULES, Context(device=device, plan=plan))
     return Lowering(
         graph=graph,

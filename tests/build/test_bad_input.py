@@ -105,7 +105,7 @@ def test_a_missing_cross_compiler_names_the_line_that_installs_it(tmp_path, monk
 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(toolchain, "_zig", lambda *args, **kwargs: None)
-    with pytest.raises(ToolchainError, match="apt-get install .*gcc-aarch64-linux-gnu"):
+    with pytest.raises(ToolchainError, match=r"apt-get install .*gcc-aarch64-linux-gnu"):
         build(tmp_path, target="cortex-a53")
 
 
@@ -114,7 +114,7 @@ def test_a_missing_emulator_names_the_line_that_installs_it(tmp_path, monkeypatc
 
     which = shutil.which
     monkeypatch.setattr(shutil, "which", lambda p, *a, **k: None if "qemu" in p else which(p))
-    with pytest.raises(ToolchainError, match="apt-get install .*qemu-user"):
+    with pytest.raises(ToolchainError, match=r"apt-get install .*qemu-user"):
         build(tmp_path, target="cortex-a53")
 
 
