@@ -1,0 +1,27 @@
+# Two commands need nothing but this file: `make demo` and `make test`.
+BIN := .venv/bin
+
+.PHONY: setup demo test test-all lint bench
+
+setup:
+	@tools/setup.sh
+
+demo: setup
+	@$(BIN)/python tools/demo.py
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup lint
+	$(BIN)/python -m pytest -n 2 -m "not slow and not bench and not device"
+
+# Everything that needs no board and no quiet machine.
+test-all: setup lint
+	$(BIN)/python -m pytest -n 2 -m "not bench and not device"
+
+# One after the other and alone: these measure time.
+bench: setup
+	@set -e; for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program"; done

@@ -1,0 +1,1 @@
+"""What does a user type? One module per command; `main` is the frame around them."""

@@ -1,0 +1,127 @@
+"""`parc-hw analyze`: what would be compiled, by which kernel, and why?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from parc_hw.cli.model import MODEL_HELP, check_plan, parse_shapes, resolve
+from parc_hw.cli.session import Session, table
+
+
+def command(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    target: Annotated[
+        str, typer.Option("--target", "-t", metavar="NAME", help="A name of `parc-hw targets`.")
+    ] = "host",
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .pt or .safetensors checkpoint.")
+    ] = None,
+    input_shape: Annotated[
+        list[str] | None, typer.Option(metavar="1x3x224x224", help="Repeat for each input.")
+    ] = None,
+    plan: Annotated[
+        str, typer.Option(metavar="PLAN", help="auto, direct, fft or N1xN2 for every ParC.")
+    ] = "auto",
+) -> None:
+    """Show operators, ParC sites with their plans and why, MACs, bytes, and what is unsupported."""
+    session: Session = context.obj
+    show(session, analyse(session, model, target, weights, input_shape, plan))
+
+
+def analyse(
+    session: Session,
+    model: str,
+    target: str,
+    weights: Path | None,
+    input_shape: list[str] | None,
+    plan: str,
+) -> Any:
+    """Check the arguments and ask `parc_hw.build.analyze`; `compile --dry-run` does the same."""
+    check_plan(plan)
+    shapes = parse_shapes(input_shape)
+    from parc_hw.device import load_device
+
+    load_device(target)  # a misspelled target should not wait for TVM and torch to load
+    resolved = resolve(model, shapes=shapes)
+
+    from parc_hw import build
+
+    return build.analyze(
+        resolved,
+        target=target,
+        input_shape=shapes[0] if shapes and len(shapes) == 1 else shapes,
+        weights=weights,
+        seed=session.seed,
+        plan=plan,
+    )
+
+
+def show(session: Session, analysis: Any) -> None:
+    """Print an `Analysis`: one row per kernel call, then the sums.
+
+    `-v` adds why each kernel is as it is, `-vv` why others did not apply.
+    """
+    detailed = session.verbosity > 0
+    columns = ("layer", "operators", "kernel", "MMAC", "KiB", "shape")
+    rows = table(
+        *columns,
+        *(["why"] if detailed else []),
+        right=("MMAC", "KiB"),
+        fold="why" if detailed else "operators",
+    )
+    for row in analysis.rows:
+        rows.add_row(
+            row.name,
+            row.ops.replace(".", " "),
+            row.rule,
+            f"{row.macs / 1e6:.1f}",
+            f"{row.bytes / 1024:.0f}",
+            _times(row.shape),
+            *([row.note] if detailed else []),
+        )
+    shown: list[Any] = [
+        f"{analysis.model} for {analysis.device.name} ({analysis.weights})",
+        rows,
+    ]
+    if analysis.parc_sites:
+        sites = table("ParC site", "shape", "plan and why")
+        for row in analysis.parc_sites:
+            sites.add_row(row.name, _times(row.shape), row.note)
+        shown.append(sites)
+    if session.verbosity > 1:
+        shown.append("Kernels that were passed over:")
+        shown += [f"  {row.name}: {reason}" for row in analysis.rows for reason in row.refusals]
+    total_bytes = sum(row.bytes for row in analysis.rows)
+    shown.append(
+        f"{len(analysis.rows)} kernel calls, {len(analysis.parc_sites)} ParC sites, "
+        f"{analysis.macs / 1e6:.1f} million MACs, {total_bytes / 2**20:.1f} MiB read and written"
+    )
+    session.result(
+        {
+            "model": analysis.model,
+            "weights": analysis.weights,
+            "target": analysis.device.name,
+            "inputs": analysis.inputs,
+            "outputs": analysis.outputs,
+            "macs": analysis.macs,
+            "bytes": total_bytes,
+            "parc_sites": [_row(row) for row in analysis.parc_sites],
+            "rows": [_row(row) for row in analysis.rows],
+        },
+        *shown,
+    )
+
+
+_FIELDS = ("name", "ops", "rule", "note", "macs", "bytes", "shape", "refusals")
+
+
+def _row(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _FIELDS}
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,147 @@
+"""`parc-hw compile`: from a model to a verified bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from parc_hw.cli import analyze
+from parc_hw.cli.model import MODEL_HELP, check_plan, parse_shapes, resolve
+from parc_hw.cli.session import Session, table
+from parc_hw.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_DUMPS = ("relax", "tir", "ll", "asm")
+
+
+def command(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="The bundle; written whole or not."),
+    ] = None,
+    target: Annotated[
+        str, typer.Option("--target", "-t", metavar="NAME", help="A name of `parc-hw targets`.")
+    ] = "host",
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .pt or .safetensors checkpoint.")
+    ] = None,
+    input_shape: Annotated[
+        list[str] | None, typer.Option(metavar="1x3x224x224", help="Default: the model's own.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Prefix of all symbols and files, a C identifier."),
+    ] = None,
+    plan: Annotated[
+        str, typer.Option(metavar="PLAN", help="auto, direct, fft or N1xN2 for every ParC.")
+    ] = "auto",
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1, max=64, metavar="N", help="Threads of the bundle's own example and test."
+        ),
+    ] = 1,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not run and compare it with the source.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    dump: Annotated[
+        str, typer.Option(metavar="LIST", help="Of relax,tir,ll,asm: keep in DIR/dump.")
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be compiled; write nothing.")
+    ] = False,
+) -> None:
+    """Compile a model to a freestanding library, and verify it against the source model."""
+    session: Session = context.obj
+    if dry_run:
+        analyze.show(session, analyze.analyse(session, model, target, weights, input_shape, plan))
+        return
+    if output is None:
+        raise InputError(
+            "where should the bundle go? Add -o DIR, for example -o build/canvas, or --dry-run."
+        )
+    check_plan(plan)
+    kinds = _parse_dump(dump)
+    shapes = parse_shapes(input_shape)
+    from parc_hw.device import load_device
+
+    load_device(target)  # a misspelled target should not wait for TVM and torch to load
+    resolved = resolve(model, shapes=shapes)
+
+    from parc_hw import build
+
+    with session.progress() as progress:
+        bundle = build.compile(
+            resolved,
+            target=target,
+            input_shape=shapes[0] if shapes and len(shapes) == 1 else shapes,
+            output=output,
+            weights=weights,
+            seed=session.seed,
+            name=name if name or isinstance(resolved, str) else build.default_name(model),
+            plan=plan,
+            threads=threads,
+            verify=not no_verify,
+            force=force,
+            dump=kinds,
+            progress=progress,
+        )
+    manifest = bundle.manifest
+    session.result(
+        {"bundle": str(output), "manifest": manifest},
+        _sizes(manifest),
+        f"{output}: {manifest['source']['model']} for {bundle.device.name}, "
+        f"{manifest['source']['weights']}, {_verified(manifest)}",
+    )
+
+
+def _sizes(manifest: dict[str, Any]) -> Table:
+    """How large the parts of a bundle are, as its manifest has it."""
+    memory = manifest["memory"]
+    rows = table("what", "KiB", "", right=("KiB",))
+    for what, size, note in (
+        ("code", memory["code_bytes"], f"{len(manifest['kernels'])} kernels"),
+        ("weights", manifest["weights"]["bytes"], ""),
+        ("arena", memory["arena_bytes"], f"{_ratio(memory)} times what is live at one call"),
+        (
+            "workspace",
+            memory["workspace_bytes"],
+            _workspace(manifest["threads"]),
+        ),
+    ):
+        rows.add_row(what, f"{size / 1024:.0f}", note)
+    return rows
+
+
+def _ratio(memory: dict[str, int]) -> str:
+    return f"{memory['arena_bytes'] / max(memory['live_peak_bytes'], 1):.2f}"
+
+
+def _workspace(threads: int) -> str:
+    return f"arena and scratch of {threads} thread{'s' * (threads != 1)}"
+
+
+def _verified(manifest: dict[str, Any]) -> str:
+    report = manifest["verification"]
+    if not report:
+        return "not verified"
+    on = manifest["source"].get("verified_on", "stored vectors")
+    return f"verified on {on}: worst error {report['worst']:.1e} of the deviation"
+
+
+def _parse_dump(text: str) -> tuple[str, ...]:
+    kinds = tuple(kind for kind in text.split(",") if kind)
+    for kind in kinds:
+        if kind not in _DUMPS:
+            raise InputError(
+                f"--dump {kind!r} is not a stage.{nearest(kind, _DUMPS)} "
+                f"Accepted, separated by commas: {', '.join(_DUMPS)}."
+            )
+    return tuple(dict.fromkeys(kinds))

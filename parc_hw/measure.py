@@ -1,0 +1,432 @@
+"""How fast is a bundle here, and how fast are its peers in the same minutes?
+
+Times on a shared machine drift by tens of percent, so runtimes are measured interleaved: one
+process per runtime and thread count stays ready, and the parent gives each a short slice in
+turn, round after round. Processes keep thread pools, allocators and CPU state apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+from parc_hw.errors import MeasurementError
+
+__all__ = ["Job", "Series", "export_onnx", "machine", "measure", "to_csv", "to_json"]
+
+_SLICE_S = 0.25  # long against a process switch, short against the drift of a shared machine
+_MIN_ROUNDS = 5
+_ANSWER_S = 600.0  # a worker that is silent for longer hangs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One runtime with one number of threads.
+
+    Parameters
+    ----------
+    runtime : str
+        "parc_hw", "torch" or "onnxruntime".
+    threads : int
+        Threads it may compute with, at least 1.
+    source : str
+        A bundle's directory, a zoo name, or an ONNX file, as the runtime needs.
+    shapes : tuple of tuple of int
+        Shape of each input.
+    seed : int
+        Of the inputs, and of the weights of an untrained model.
+    """
+
+    runtime: str
+    threads: int
+    source: str
+    shapes: tuple[tuple[int, ...], ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The times of one job.
+
+    `max_difference` is the largest difference of any output from the first job's, in units of
+    that output's standard deviation.
+    """
+
+    job: Job
+    times_s: tuple[float, ...]
+    rounds: int
+    max_difference: float
+
+    @property
+    def median_s(self) -> float:
+        """Half of the runs took at most this long."""
+        return statistics.median(self.times_s)
+
+    @property
+    def p10_s(self) -> float:
+        """A tenth of the runs took at most this long."""
+        return _quantile(self.times_s, 0.1)
+
+    @property
+    def p90_s(self) -> float:
+        """Nine tenths of the runs took at most this long."""
+        return _quantile(self.times_s, 0.9)
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    """Linear interpolation between order statistics.
+
+    >>> _quantile([4.0, 1.0, 3.0, 2.0, 5.0], 0.1)
+    1.4
+    """
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def measure(
+    jobs: Sequence[Job],
+    *,
+    seconds: float,
+    progress: Callable[[str, int, int, str], None] | None = None,
+) -> list[Series]:
+    """Measure all jobs interleaved.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        What to measure; the first one's outputs are what the others are compared with.
+    seconds : float
+        Measuring time of each job; a slow one still gets five runs.
+    progress : callable of (stage, done, total, message), optional
+        Called after every round.
+
+    Returns
+    -------
+    list of Series
+        In the order of `jobs`.
+
+    Raises
+    ------
+    MeasurementError
+        A worker failed or hung; says which and shows its last words.
+    """
+    import numpy as np
+
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(_worker(job)) for job in jobs]
+        outputs = [worker.ask("output", None) for worker in workers]
+        differences = []
+        for result in outputs:
+            worst = 0.0
+            for ours, theirs in zip(outputs[0], result, strict=True):
+                if ours.shape != theirs.shape:
+                    worst = float("inf")
+                else:
+                    deviation = float(np.std(ours)) or 1.0
+                    worst = max(worst, float(np.abs(ours - theirs).max()) / deviation)
+            differences.append(worst)
+        runs = []
+        for worker in workers:
+            worker.ask("time", 2)  # warm-up: page faults, caches, clock
+            runs.append(max(1, round(_SLICE_S / min(worker.ask("time", 3)))))
+        times: list[list[float]] = [[] for _ in jobs]
+        rounds = max(_MIN_ROUNDS, round(seconds / _SLICE_S))
+        began = time.monotonic()
+        done = 0
+        while done < _MIN_ROUNDS or (
+            done < rounds and time.monotonic() - began < seconds * len(jobs)
+        ):
+            for worker, count, collected in zip(workers, runs, times, strict=True):
+                collected.extend(worker.ask("time", count))
+            done += 1
+            if progress is not None:
+                progress("measure", done, rounds, f"{len(jobs)} runtimes in turn")
+        if progress is not None:
+            progress("measure", rounds, rounds, f"{done} rounds")
+    return [
+        Series(job=job, times_s=tuple(collected), rounds=done, max_difference=difference)
+        for job, collected, difference in zip(jobs, times, differences, strict=True)
+    ]
+
+
+def export_onnx(name: str, path: Path, *, shape: tuple[int, ...], seed: int) -> None:
+    """Write a zoo model as an ONNX file, in a process of its own.
+
+    Raises
+    ------
+    MeasurementError
+        torch or onnx are missing, or the model cannot be exported.
+    """
+    job = Job(runtime="export", threads=1, source=name, shapes=(shape,), seed=seed)
+    with _worker(job) as worker:
+        worker.ask("export", str(path))
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on and with."""
+    model = ""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith(("model name", "Hardware")):
+                model = line.partition(":")[2].strip()
+                break
+    versions = {}
+    for name in ("apache-tvm", "numpy", "torch", "onnxruntime"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "cpu": model or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def to_json(series: Sequence[Series], **about: Any) -> str:
+    """All figures as one JSON document; `about` says what was measured."""
+    document = {
+        **about,
+        "machine": machine(),
+        "method": f"interleaved slices of {_SLICE_S} s, one process per runtime and thread count",
+        "series": [_row(each, series[0]) for each in series],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def to_csv(series: Sequence[Series]) -> str:
+    """The same rows as comma-separated values with a header line."""
+    rows = [_row(each, series[0]) for each in series]
+    lines = [",".join(rows[0])]
+    lines += [",".join(str(value) for value in row.values()) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _row(series: Series, first: Series) -> dict[str, Any]:
+    return {
+        "runtime": series.job.runtime,
+        "threads": series.job.threads,
+        "median_s": series.median_s,
+        "p10_s": series.p10_s,
+        "p90_s": series.p90_s,
+        "runs": len(series.times_s),
+        "rounds": series.rounds,
+        "relative_to_first": series.median_s / first.median_s,
+        "max_difference_std": series.max_difference,
+    }
+
+
+# ---------------------------------------------------------------- parent's end of a worker
+
+
+class _Worker:
+    """A process that answers one request at a time."""
+
+    def __init__(self, job: Job, connection: Connection, process: Any, log: Path) -> None:
+        self._job, self._connection, self._process, self._log = job, connection, process, log
+
+    def ask(self, what: str, argument: object) -> Any:
+        """Send a request and wait for its answer."""
+        name = f"{self._job.runtime} with {self._job.threads} threads"
+        try:
+            self._connection.send((what, argument))
+            if not self._connection.poll(_ANSWER_S):
+                raise MeasurementError(
+                    f"{name} did not answer for {_ANSWER_S:.0f} s and was stopped."
+                )
+            good, answer = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.wait()
+            words = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise MeasurementError(
+                f"{name} ended with status {self._process.returncode} in the middle of "
+                f"{self._job.source}: {' | '.join(words[-3:]) or 'it said nothing'}."
+            ) from None
+        if not good:
+            raise MeasurementError(f"{name} failed on {self._job.source}: {answer}")
+        return answer
+
+
+@contextlib.contextmanager
+def _worker(job: Job) -> Iterator[_Worker]:
+    """Start a worker for `job`; it is ended when the block is left, however that happens."""
+    root = str(Path(__file__).resolve().parent.parent)
+    threads = str(job.threads)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+    }
+    ours, theirs = Pipe()
+    with tempfile.TemporaryDirectory(prefix="parc_hw-measure-") as directory:
+        log = Path(directory) / "stderr"
+        with log.open("wb") as words:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "parc_hw.measure", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=words,
+                stderr=words,
+            )
+        theirs.close()
+        try:
+            worker = _Worker(job, ours, process, log)
+            worker.ask("job", job)
+            yield worker
+        finally:
+            ours.close()  # the worker ends at the end of its input
+            try:
+                process.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+# ---------------------------------------------------------------- the worker's side
+
+
+def _serve(connection: Connection) -> None:
+    """Answer requests until the parent closes its end."""
+    run: Callable[[], list[Any]] | None = None
+    job: Job | None = None
+    while True:
+        try:
+            what, argument = connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            answer: Any = None
+            if what == "job":
+                job = argument
+                run = _PREPARE[job.runtime](job)
+            elif what == "output":
+                assert run is not None
+                answer = run()
+            elif what == "time":
+                assert run is not None
+                answer = _time(run, argument)
+            elif what == "export":
+                assert job is not None
+                _export(job, argument)
+            connection.send((True, answer))
+        except KeyboardInterrupt:
+            return
+        except Exception as error:
+            connection.send((False, f"{type(error).__name__}: {error}"))
+
+
+def _time(run: Callable[[], Any], count: int) -> list[float]:
+    """Seconds of each of `count` runs, after one that is not timed.
+
+    The untimed one brings caches and clock back after another worker's slice.
+    """
+    run()
+    clock = time.perf_counter
+    times = []
+    for _ in range(count):
+        began = clock()
+        run()
+        times.append(clock() - began)
+    return times
+
+
+def _inputs(job: Job) -> list[Any]:
+    import numpy as np
+
+    generator = np.random.default_rng(job.seed)
+    return [generator.standard_normal(shape, np.float32) for shape in job.shapes]
+
+
+def _prepare_bundle(job: Job) -> Callable[[], list[Any]]:
+    from parc_hw.artifact import Bundle
+
+    bound = Bundle.open(Path(job.source)).bind(*_inputs(job), threads=job.threads)
+
+    def run() -> list[Any]:
+        bound()
+        return list(bound.outputs)
+
+    return run
+
+
+def _model(job: Job) -> Any:
+    from parc_hw import models
+
+    return models.prepare(job.source, seed=job.seed)[0]
+
+
+def _prepare_torch(job: Job) -> Callable[[], list[Any]]:
+    import torch
+
+    torch.set_num_threads(job.threads)
+    model = _model(job)
+    tensors = [torch.from_numpy(array) for array in _inputs(job)]
+
+    def run() -> list[Any]:
+        with torch.inference_mode():
+            result = model(*tensors)
+        return [t.numpy() for t in (result if isinstance(result, tuple | list) else (result,))]
+
+    return run
+
+
+def _prepare_onnxruntime(job: Job) -> Callable[[], list[Any]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = job.threads
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(job.source, options, providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
+    feed = dict(zip(names, _inputs(job), strict=True))
+
+    def run() -> list[Any]:
+        return list(session.run(None, feed))
+
+    return run
+
+
+def _nothing(job: Job) -> Callable[[], list[Any]]:
+    return list
+
+
+def _export(job: Job, path: str) -> None:
+    import torch
+
+    example = tuple(torch.from_numpy(array) for array in _inputs(job))
+    # The exporter that traces: it needs no further package, and 17 is what all peers read.
+    torch.onnx.export(_model(job), example, path, dynamo=False, opset_version=17)
+
+
+_PREPARE: dict[str, Callable[[Job], Callable[[], list[Any]]]] = {
+    "parc_hw": _prepare_bundle,
+    "torch": _prepare_torch,
+    "onnxruntime": _prepare_onnxruntime,
+    "export": _nothing,
+}
+
+
+if __name__ == "__main__":
+    # The classes must be those of the module, not of __main__: `Job` comes by pickle.
+    from parc_hw import measure as _module
+
+    _module._serve(Connection(int(sys.argv[1])))
