@@ -6,7 +6,7 @@ A rule turns one composite (an operator with its epilogues) into one kernel, or 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np

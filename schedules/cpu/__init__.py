@@ -1,0 +1,26 @@
+"""Which rules make kernels for CPUs, and in which order are they asked?"""
+
+from __future__ import annotations
+
+from schedules.cpu.conv import conv
+from schedules.cpu.depthwise import depthwise
+from schedules.cpu.generic import generic
+from schedules.cpu.matmul import matmul
+from schedules.cpu.norm import layer_norm
+from schedules.cpu.parc import parc
+from schedules.cpu.pool import global_mean, pool_window
+from schedules.rule import Rule
+
+__all__ = ["RULES"]
+
+# The special ones first; `generic` takes what none of them does.
+RULES: tuple[Rule, ...] = (
+    parc,
+    matmul,
+    conv,
+    depthwise,
+    layer_norm,
+    global_mean,
+    pool_window,
+    generic,
+)

@@ -1,0 +1,190 @@
+"""How is a product with a constant matrix computed: linear layers and 1x1 convolutions?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parc_hw.device import Device
+from schedules.cpu.epilogue import Epilogue, Operands, parse
+from schedules.cpu.tile import (
+    KLoop,
+    Panel,
+    TileShape,
+    choose_tile,
+    emit_tile,
+    pack,
+    pad_channels,
+    panels,
+)
+from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled
+from schedules.tir import Emitter, Value
+
+__all__ = ["matmul", "schedule_matmul"]
+
+NAME = "matmul"
+_FEW = 8  # tasks that are too few for four or more threads
+L2_BYTES = 256 * 1024  # assumed where the device's is unknown
+
+
+def matmul(composite: Composite, context: Context) -> Scheduled | NotApplicable:
+    """relax.matmul of any leading dimensions with a constant (K, N), and its epilogue."""
+    node = composite.nodes[0]
+    if node.op != "relax.matmul":
+        return NotApplicable(NAME, f"the anchor is {node.op}, not relax.matmul")
+    x, weights = node.args[:2]
+    if not isinstance(x, Ref) or not isinstance(weights, np.ndarray):
+        return NotApplicable(NAME, "the second operand is not a constant")
+    if weights.ndim != 2:
+        return NotApplicable(NAME, f"the constant has shape {weights.shape}, not (K, N)")
+    epilogue = parse(composite)
+    if isinstance(epilogue, str):
+        return NotApplicable(NAME, epilogue)
+    return schedule_matmul(composite, context.device, x.index, weights, epilogue, rule=NAME)
+
+
+def schedule_matmul(
+    composite: Composite,
+    device: Device,
+    x_index: int,
+    weights: NDArray[np.float32],
+    epilogue: Epilogue,
+    *,
+    rule: str,
+) -> Scheduled:
+    """The kernel of epilogue(x @ weights), x being all of input `x_index` as rows of K elements."""
+    k, n = weights.shape
+    rows = int(np.prod(composite.inputs[x_index])) // k
+    tile = choose_tile(rows, n, device)
+    cut = panels(n, tile, device)
+    scaled = weights.astype(np.float64) * epilogue.scale
+
+    e = Emitter(device)
+    a = e.parameter("x", rows * k)
+    inputs = epilogue.declare_inputs(e, composite)
+    w = e.parameter("w", sum(k * p.padded for p in cut))
+    bias = e.parameter("bias", cut[-1].first + cut[-1].padded)
+    operands = Operands(inputs, epilogue.declare_constants(e))
+    y = e.parameter("y", rows * n)
+
+    def emit(panel: Panel, first: Value, row: Value, count: int) -> None:
+        emit_tile(
+            e,
+            panel=panel,
+            first=first,
+            a=a,
+            a_at=row * k,
+            a_rows=[i * k for i in range(count)],
+            k_loops=[KLoop(k, 1)],
+            weights=w,
+            w_at=first * k,
+            bias=bias,
+            y=y,
+            y_at=row * n + first,
+            y_row=n,
+            finish=lambda value, at, channel: epilogue.apply(
+                e, value, at=at, channel=channel, operands=operands
+            ),
+            rolled=epilogue.heavy,
+        )
+
+    tiles, rest = divmod(rows, tile.rows)
+    if not by_panels(tiles, len(cut), 4 * rows * k, 4 * k * n, device):
+        block = rows_per_task(tiles, 4 * k * n, device)
+        tasks = -(-rows // (block * tile.rows))
+        with e.parallel(tasks) as task:
+
+            def rows_of_task(panel: Panel, first: Value) -> None:
+                count = block if tiles % block == 0 and not rest else None
+                if count is None:
+                    count = e.minimum(tiles - task * block, block)
+                with e.loop(count, name="tile") as i:
+                    emit(panel, first, (task * block + i) * tile.rows, tile.rows)
+                if rest:
+                    with e.when(task >= tasks - 1):
+                        emit(panel, first, tiles * tile.rows, rest)
+
+            over_panels(e, cut, rows_of_task)
+        note = f"{tile_note(tile, device)}, {tasks} tasks of {block * tile.rows} rows"
+    else:
+
+        def all_rows(panel: Panel, first: Value) -> None:
+            with e.loop(tiles, name="tile") as i:
+                emit(panel, first, i * tile.rows, tile.rows)
+            if rest:
+                emit(panel, first, tiles * tile.rows, rest)
+
+        with e.parallel(len(cut)) as task:
+            one_panel(e, cut, task, all_rows)
+        note = f"{tile_note(tile, device)}, {len(cut)} tasks of {cut[0].channels} channels"
+    return Scheduled(
+        func=e.finish(),
+        inputs=(x_index, *epilogue.inputs),
+        constants=(pack(scaled, cut), pad_channels(epilogue.shift, cut), *epilogue.constants),
+        rule=rule,
+        note=note,
+        macs=rows * k * n,
+    )
+
+
+def by_panels(
+    tiles: int, panel_count: int, input_bytes: int, weight_bytes: int, device: Device
+) -> bool:
+    """Whether tasks are panels of channels with all rows, not rows with all channels.
+
+    So when there are few rows; and when the weights do not stay in the second-level cache but
+    the inputs do, as each task then reads its own weights once.
+    """
+    cache = (device.l2_bytes or L2_BYTES) // 2
+    if panel_count >= _FEW and weight_bytes > cache >= input_bytes:
+        return True
+    return tiles < min(_FEW, panel_count)
+
+
+def tile_note(tile: TileShape, device: Device) -> str:
+    """`7x48 tile`: pixels by channels."""
+    return f"{tile.rows}x{tile.vectors * device.lanes()} tile"
+
+
+def rows_per_task(tiles: int, weight_bytes: int, device: Device) -> int:
+    """How many tiles of rows a task computes.
+
+    Each task reads all weights once. If they stay in the cache, small tasks balance better over
+    threads; otherwise eight large ones keep the traffic low.
+    """
+    stays = weight_bytes <= (device.l2_bytes or L2_BYTES) // 2
+    return max(1, tiles // (24 if stays else 8))
+
+
+def over_panels(e: Emitter, cut: tuple[Panel, ...], body: Callable[[Panel, Value], None]) -> None:
+    """body(panel, its first channel) for all panels: a loop over the equal ones, then the last."""
+    full = _equal(cut)
+    if full == 1:
+        body(cut[0], 0)
+    elif full:
+        with e.loop(full, name="panel") as p:
+            body(cut[0], p * cut[0].channels)
+    if full < len(cut):
+        body(cut[-1], cut[-1].first)
+
+
+def one_panel(
+    e: Emitter, cut: tuple[Panel, ...], number: Value, body: Callable[[Panel, Value], None]
+) -> None:
+    """body(panel, its first channel) for panel `number`."""
+    full = _equal(cut)
+    if full == len(cut):
+        body(cut[0], number * cut[0].channels)
+    elif not full:
+        body(cut[-1], 0)
+    else:
+        with e.when(number < full):
+            body(cut[0], number * cut[0].channels)
+        with e.when(number >= full):
+            body(cut[-1], cut[-1].first)
+
+
+def _equal(cut: tuple[Panel, ...]) -> int:
+    return sum(panel.widths == cut[0].widths and panel.channels == cut[0].channels for panel in cut)

@@ -1,0 +1,272 @@
+"""How are (pixels x channels) of a matrix product computed in registers?
+
+The micro-kernel of matmul and of every dense convolution: for each step of the reduction, one
+element of the input per pixel is broadcast and multiplied with the packed weights of a panel of
+channels. Only the addresses differ between the operators, and they are loops over strides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parc_hw.device import Device, Isa
+from schedules.tir import Buffer, Emitter, Value, has_fma, pieces
+
+__all__ = [
+    "KLoop",
+    "Panel",
+    "TileShape",
+    "choose_tile",
+    "emit_tile",
+    "pack",
+    "pad_channels",
+    "panels",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TileShape:
+    """`rows` pixels by `vectors` registers of channels."""
+
+    rows: int
+    vectors: int
+
+
+@dataclass(frozen=True, slots=True)
+class KLoop:
+    """One loop of the reduction: so many steps, each so many input elements further."""
+
+    extent: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Channels that one tile computes.
+
+    `widths` are its vectors; the last may be wider than the channels that are left, in which
+    case the weights are padded with zeros and only `channels` results are stored.
+    """
+
+    first: int
+    channels: int
+    widths: tuple[int, ...]
+
+    @property
+    def padded(self) -> int:
+        """Channels with the padding: elements of one step's packed weights."""
+        return sum(self.widths)
+
+
+def register_budget(device: Device) -> int:
+    """Registers a tile may hold at once: accumulators, weights of a step and one input.
+
+    AVX-512: 30 of 32 (8x3; the assembly of 9x3 shows a spill in its loop). AVX2: 15 of 16 (6x2).
+    NEON of A64: 28 of 32 (8x3), which leaves registers for inputs that `fmla` takes by lane.
+    ARMv7: 11 of 16 (4x2): it has no `vfma` by lane, so that broadcast inputs take registers.
+    SSE2: 13 of 16, as a product needs a register of its own before it is added.
+    """
+    if device.isa is Isa.ARMV7A:
+        return device.vector_registers - 5
+    if device.isa is Isa.AARCH64:
+        return device.vector_registers - 4
+    if not has_fma(device):
+        return device.vector_registers - 3
+    return device.vector_registers - (2 if device.vector_bits == 512 else 1)
+
+
+def unrolled_steps(device: Device) -> int:
+    """Steps of the reduction written out in one turn of the loop.
+
+    Four, so that A64 loads four inputs at once; ARMv7 has too few registers to gain from it.
+    """
+    return 1 if device.isa is Isa.ARMV7A else 4
+
+
+_LATENCY = 8  # accumulators that keep two FMA units of latency four busy
+# Cost of a load against a multiply-add of the same step. Inputs lie in the first-level cache;
+# weights stream from the second. Fitted by eye to eight tiles on AVX-512: ranks, not times.
+_INPUT_LOAD, _WEIGHT_LOAD = 0.3, 0.5
+
+
+def choose_tile(rows: int, channels: int, device: Device) -> TileShape:
+    """The tile that covers `rows` x `channels` at the least estimated cost.
+
+    Cost of a tile's step: its multiply-adds, at least as many as hide their latency, and its loads;
+    remainders of rows and channels count with the tiles that compute them.
+    """
+    budget = register_budget(device)
+    most = min(8, -(-channels // device.lanes()))
+    candidates = [
+        TileShape(m, v)
+        for m in range(1, min(rows, 16) + 1)
+        for v in range(1, most + 1)
+        if m * v + v + 1 <= budget
+    ]
+
+    def step(m: int, v: int) -> float:
+        return max(m * v, _LATENCY) + _INPUT_LOAD * m + _WEIGHT_LOAD * v
+
+    def cost(tile: TileShape) -> float:
+        whole, rest = divmod(rows, tile.rows)
+        return sum(
+            whole * step(tile.rows, len(p.widths)) + (step(rest, len(p.widths)) if rest else 0.0)
+            for p in panels(channels, tile, device)
+        )
+
+    return min(candidates, key=lambda t: (cost(t), -t.vectors))
+
+
+def panels(channels: int, tile: TileShape, device: Device) -> tuple[Panel, ...]:
+    """Cut `channels` into panels of the tile's width and one narrower for the rest."""
+    lanes = device.lanes()
+    width = tile.vectors * lanes
+    result = [
+        Panel(first, width, (lanes,) * tile.vectors)
+        for first in range(0, channels - width + 1, width)
+    ]
+    if rest := channels % width:
+        widths = [lanes] * (rest // lanes)
+        if odd := rest % lanes:
+            widths.append(1 << (odd - 1).bit_length())
+        result.append(Panel(channels - rest, rest, tuple(widths)))
+    return tuple(result)
+
+
+def pack(weights: NDArray[Any], cut: Sequence[Panel]) -> NDArray[np.float32]:
+    """Weights (K, N) in the order the tiles read them: panel by panel, in each step by step."""
+    parts = []
+    for panel in cut:
+        part = np.zeros((weights.shape[0], panel.padded), np.float32)
+        part[:, : panel.channels] = weights[:, panel.first : panel.first + panel.channels]
+        parts.append(part.reshape(-1))
+    return np.concatenate(parts)
+
+
+def pad_channels(values: NDArray[Any], cut: Sequence[Panel]) -> NDArray[np.float32]:
+    """Per-channel values followed by zeros for the padding of the last panel."""
+    result = np.zeros(cut[-1].first + cut[-1].padded, np.float32)
+    result[: values.size] = values
+    return result
+
+
+def emit_tile(
+    e: Emitter,
+    *,
+    panel: Panel,
+    first: Value,
+    a: Buffer,
+    a_at: Value,
+    a_rows: Sequence[int],
+    k_loops: Sequence[KLoop],
+    weights: Buffer,
+    w_at: Value,
+    bias: Buffer,
+    y: Buffer,
+    y_at: Value,
+    y_row: int,
+    finish: Callable[[Value, Value, Value], Value],
+    rolled: bool,
+) -> None:
+    """Compute one tile: y[pixel, channel] = finish(bias[channel] + sum_k a[pixel, k] w[k, channel]).
+
+    The sum runs over k in order, by fma, starting from the bias: every tile shape gives the same
+    bits.
+
+    Parameters
+    ----------
+    panel : Panel
+        Its vectors; `first`, its first channel, may depend on loops.
+    a, a_at, a_rows
+        Input element of pixel i at step 0: a[a_at + a_rows[i]].
+    k_loops : sequence of KLoop
+        Nested loops of the reduction, outermost first; the weights are packed in their order.
+    weights, w_at
+        Packed weights of the panel begin at w_at.
+    bias : buffer
+        Padded like the last panel.
+    y, y_at, y_row
+        Result of pixel i and channel `first` goes to y[y_at + i * y_row].
+    finish : callable
+        finish(value, at, channel) gives what to store; value has as many lanes as channels.
+    rolled : bool
+        Whether `finish` is long, so that it is written once per vector of a row and looped over
+        the rows, by way of memory; else it is applied to each accumulator.
+    """
+    starts = [sum(panel.widths[:j]) for j in range(len(panel.widths))]
+    columns = list(zip(starts, panel.widths, strict=True))
+    initial = [e.bind(e.load(bias, first + start, width), "bias") for start, width in columns]
+    accumulators = [
+        [e.accumulator(w, b) for b, w in zip(initial, panel.widths, strict=True)] for _ in a_rows
+    ]
+
+    def step(at: Value, k: Value) -> None:
+        w = [
+            e.bind(e.load(weights, w_at + (k * panel.padded + start), width), "w")
+            for start, width in columns
+        ]
+        for row, sums in zip(a_rows, accumulators, strict=True):
+            for weight, accumulator in zip(w, sums, strict=True):
+                accumulator.add_product(e.load_all(a, at + row, accumulator.lanes), weight)
+
+    _reduce(e, k_loops, a_at, unrolled_steps(e.device), step)
+
+    def put(row: Value, start: int, width: int, value: Value) -> None:
+        valid = min(width, panel.channels - start)
+        offset = 0
+        for part in pieces(valid, width):
+            at = y_at + (row * y_row + (start + offset))
+            result = finish(e.part(value, offset, part), at, first + (start + offset))
+            e.store(y, at, result)
+            offset += part
+
+    if rolled and len(a_rows) > 1:
+        sums = e.scratch("sums", len(a_rows) * panel.padded)
+        for i, row_of_sums in enumerate(accumulators):
+            for start, accumulator in zip(starts, row_of_sums, strict=True):
+                e.store(sums, i * panel.padded + start, accumulator.get())
+        with e.loop(len(a_rows), name="row") as i:
+            for start, width in columns:
+                put(i, start, width, e.bind(e.load(sums, i * panel.padded + start, width)))
+        return
+    for i, row_of_sums in enumerate(accumulators):
+        for (start, width), accumulator in zip(columns, row_of_sums, strict=True):
+            put(i, start, width, e.bind(accumulator.get()))
+
+
+def _reduce(
+    e: Emitter,
+    loops: Sequence[KLoop],
+    base: Value,
+    unroll: int,
+    step: Callable[[Value, Value], None],
+) -> None:
+    """Run step(input index, k) for all k in order, short inner loops and `unroll` steps written out."""
+
+    def nest(loops: Sequence[KLoop], at: Value, k: Value) -> None:
+        steps = prod(loop.extent for loop in loops)
+        if steps <= 4 * unroll:
+            for u, indices in enumerate(product(*(range(loop.extent) for loop in loops))):
+                offset = sum(i * loop.stride for i, loop in zip(indices, loops, strict=True))
+                step(at + offset, k + u)
+            return
+        outer, inner = loops[0], loops[1:]
+        if inner:
+            with e.loop(outer.extent, name="k") as index:
+                nest(inner, at + index * outer.stride, k + index * (steps // outer.extent))
+            return
+        turns, rest = divmod(outer.extent, unroll)
+        with e.loop(turns, name="k") as index:
+            turn = [KLoop(unroll, outer.stride)]
+            nest(turn, at + index * (unroll * outer.stride), k + index * unroll)
+        done = turns * unroll
+        nest([KLoop(rest, outer.stride)], at + done * outer.stride, k + done)
+
+    nest(loops, base, 0)
