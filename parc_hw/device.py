@@ -80,8 +80,6 @@ class Device:
         What Linux's /proc/cpuinfo must list on a machine that executes this code itself.
     vector_bits, vector_registers : int
         Width and number of the architectural SIMD registers that kernels are made for.
-    stack_alignment_bytes : int
-        Alignment the kernels may assume of every buffer and row they touch as vectors.
     l1d_bytes, l2_bytes, l3_bytes, line_bytes : int or None
         Data caches as one core's cluster has them, and their line.
     cores, clock_hz : int or None
@@ -116,7 +114,6 @@ class Device:
     cpu_flags: tuple[str, ...] = ()
     vector_bits: int
     vector_registers: int
-    stack_alignment_bytes: int = 16
     l1d_bytes: int | None = None
     l2_bytes: int | None = None
     l3_bytes: int | None = None
@@ -154,7 +151,7 @@ class Device:
             refuse("sources", "a table of texts")
         if not all(feature.startswith(("+", "-")) for feature in self.features):
             refuse("features", 'texts that begin with + or -, such as "+neon"')
-        for name in (*NUMBERS, "stack_alignment_bytes"):
+        for name in NUMBERS:
             value = getattr(self, name)
             if value is None and name not in ("vector_bits", "vector_registers"):
                 continue
@@ -164,10 +161,8 @@ class Device:
             refuse("vector_bits", "64, 128, 256, 512")
         if self.vector_registers < 8:
             refuse("vector_registers", "at least 8")
-        for name in ("line_bytes", "stack_alignment_bytes"):
-            value = getattr(self, name)
-            if value is not None and value & (value - 1):
-                refuse(name, "a power of two")
+        if self.line_bytes is not None and self.line_bytes & (self.line_bytes - 1):
+            refuse("line_bytes", "a power of two")
 
     def lanes(self, bits: int = 32) -> int:
         """How many elements of `bits` bits one vector register holds.
