@@ -64,10 +64,10 @@ class Graph:
         return number
 
     def users(self) -> dict[int, list[int]]:
-        """For each vertex the vertices that read it, once per read; outputs count as -1."""
+        """For each vertex the live vertices that read it, once per read; outputs count as -1."""
         users: dict[int, list[int]] = {}
-        for number, vertex in enumerate(self.vertices):
-            for used in vertex.uses():
+        for number in sorted(self.live()):
+            for used in self.vertices[number].uses():
                 users.setdefault(used, []).append(number)
         for number in self.outputs:
             users.setdefault(number, []).append(-1)

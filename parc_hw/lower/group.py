@@ -1,12 +1,13 @@
 """Which operators become one kernel?
 
-An anchor takes every following element-wise operator that is its only user as its epilogue; a
-rule may take any prefix of that chain. Chains have no tuples and no cycles by construction.
+An anchor takes the element-wise operators that follow it as its epilogue, as long as nothing else
+reads a value between; a rule may take any prefix of that chain for which the same holds. So a chain
+has one result, and no cycle runs through it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,31 +117,49 @@ def _chains(graph: Graph) -> list[list[int]]:
                 starts[number] = list(sites[number])
             elif number not in taken:
                 starts[number] = [number]
-    chains = []
+    chains: list[list[int]] = []
     done: set[int] = set()
     for start, chain in starts.items():
         if start in done:
             continue
+        shape = graph.vertices[chain[-1]].shape
+        first = len(chain)
         while True:
-            last = chain[-1]
-            following = users.get(last, [])
-            if len(following) != 1 or following[0] not in starts:
+            # The earliest reader of anything in the chain: later ones may depend on it.
+            readers = {u for number in chain for u in users.get(number, [])} - set(chain)
+            number = min(readers, default=-1)
+            if number not in starts or number in done:
                 break
-            vertex = graph.vertices[following[0]]
-            if vertex.op not in ELEMENTWISE or vertex.shape != graph.vertices[last].shape:
+            vertex = graph.vertices[number]
+            if vertex.op not in ELEMENTWISE or vertex.shape != shape:
                 break
-            chain.append(following[0])
+            chain.append(number)
+        while len(chain) > first and not _closed(chain, users):
+            chain.pop()
         done.update(chain)
         chains.append(chain)
     return sorted(chains, key=lambda chain: chain[-1])
 
 
+def _closed(chain: Sequence[int], users: Mapping[int, Sequence[int]]) -> bool:
+    """Whether nothing outside `chain` reads any value of it but the last one."""
+    inside = set(chain)
+    return all(inside.issuperset(users.get(number, ())) for number in chain[:-1])
+
+
 def _offer(
-    graph: Graph, rule: Rule, chain: Sequence[int], shortest: int, context: Context
+    graph: Graph,
+    users: Mapping[int, Sequence[int]],
+    rule: Rule,
+    chain: Sequence[int],
+    shortest: int,
+    context: Context,
 ) -> tuple[Scheduled, Composite, tuple[int, ...], int] | NotApplicable:
     """Ask one rule for the whole chain, then for ever shorter prefixes; its answer to the shortest."""
     answer: Scheduled | NotApplicable = NotApplicable("none", "empty chain")
     for count in range(len(chain), shortest - 1, -1):
+        if not _closed(chain[:count], users):
+            continue
         composite, inputs = compose(graph, chain[:count])
         answer = rule(composite, context)
         if isinstance(answer, Scheduled):
@@ -163,13 +182,14 @@ def schedule_graph(graph: Graph, rules: Sequence[Rule], context: Context) -> lis
     steps: list[Step] = []
     missing: list[str] = []
     pending = _chains(graph)[::-1]
+    users = graph.users()
     while pending:
         chain = pending.pop()
         # A half site is taken with its concatenation or not at all.
         half = graph.vertices[chain[0]].op == "relax.strided_slice" and len(chain) >= _HALF
         refusals: list[NotApplicable] = []
         for rule in rules:
-            answer = _offer(graph, rule, chain, _HALF if half else 1, context)
+            answer = _offer(graph, users, rule, chain, _HALF if half else 1, context)
             if isinstance(answer, NotApplicable):
                 refusals.append(answer)
                 continue

@@ -165,7 +165,10 @@ def _emit(builder: Any, node: Node, operand: Callable[[Any], Any]) -> Any:
                 f"{node.op} has no attribute {unknown[0]!r}; accepted: {', '.join(accepted)}"
             )
         # TVM writes "the operands' type" as an empty or void type, and takes None for it
-        attrs = {k: None if v in ("", "void") else v for k, v in node.attrs.items()}
+        attrs = {
+            k: None if k.endswith("dtype") and v in ("", "void") else v
+            for k, v in node.attrs.items()
+        }
         try:
             variable = builder.emit(function(*map(operand, node.args), **attrs))
         except (tvm.error.InternalError, TypeError, ValueError) as error:

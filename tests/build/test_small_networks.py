@@ -50,6 +50,17 @@ class Residual(nn.Module):
         return x + y.permute(0, 3, 1, 2)
 
 
+class Both(nn.Module):
+    """The activated sum of two branches."""
+
+    def __init__(self, a, b):
+        super().__init__()
+        self.a, self.b = a, b
+
+    def forward(self, x):
+        return F.silu(self.a(x) + self.b(x))
+
+
 class Gate(nn.Module):
     """Squeeze and excite."""
 
@@ -101,6 +112,15 @@ NETWORKS = {
         conv(3, 6), Apply(lambda x: torch.cat([x[:, 1:4], x[:, :2] * 2, x[:, 3:, :, :]], 1))
     ),
     "spatial_slice": lambda: nn.Sequential(conv(3, 4), Apply(lambda x: x[:, :, 1:9:2, 2:])),
+    "resized_maps": lambda: nn.Sequential(
+        conv(3, 4),
+        Apply(lambda x: F.interpolate(x, (9, 7), mode="bilinear", align_corners=False)),
+        Apply(lambda x: F.interpolate(x, (5, 11), mode="bilinear", align_corners=True)),
+    ),
+    "sum_of_two": lambda: nn.Sequential(conv(3, 4), Both(conv(4, 6), conv(4, 6, 1))),
+    "values_read_twice": lambda: nn.Sequential(
+        conv(3, 4), Apply(lambda x: torch.relu(x) + torch.softmax(x, 1) * x), nn.Hardswish()
+    ),
     "only_elementwise": lambda: Apply(lambda x: torch.tanh(x) * x + 0.5),
 }
 

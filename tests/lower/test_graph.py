@@ -124,7 +124,7 @@ def test_batch_norm_becomes_an_epilogue_of_the_convolution():
     assert composites(graph)[0] == "conv2d.add.multiply.add.relu"
 
 
-def test_a_value_used_twice_ends_the_chain():
+def test_a_value_used_twice_inside_the_chain_stays_in_it():
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()
@@ -134,7 +134,41 @@ def test_a_value_used_twice_ends_the_chain():
             y = self.linear(x)
             return torch.relu(y) + y
 
-    assert composites(graph_of(Twice(), 1, 4)) == ["matmul.add", "relu.add"]
+    assert composites(graph_of(Twice(), 1, 4)) == ["matmul.add.relu.add"]
+
+
+def test_a_value_that_another_operator_reads_ends_the_chain():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = self.linear(x)
+            return torch.relu(y) + torch.softmax(y, -1)
+
+    assert composites(graph_of(Twice(), 1, 4)) == ["matmul.add", "softmax", "relu.add"]
+
+
+def test_hardswish_is_an_epilogue():
+    graph = graph_of(nn.Sequential(stem(8), nn.Hardswish()), 1, 3, 8, 8)
+    assert composites(graph)[0].startswith("conv2d.add.add.clip")
+
+
+def test_a_sum_of_two_convolutions_belongs_to_one_of_them():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            return torch.relu(self.a(x) + self.b(x)).mean((2, 3))
+
+    assert sorted(composites(graph_of(Sum(), 1, 3, 4, 4))) == [
+        "conv2d.add",
+        "conv2d.add.add.relu",
+        "mean",
+    ]
 
 
 def test_outputs_own_their_bytes():
