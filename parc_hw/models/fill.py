@@ -105,6 +105,9 @@ def sample(array: npt.ArrayLike, points: int = 256) -> npt.NDArray[Any]:
 def fill_model(model: nn.Module, seed: int) -> None:
     """Set every parameter and buffer of `model` by `parameter`, from its state_dict key.
 
+    A network that keeps the size of its activations only with trained statistics has a class
+    attribute `fill_factors`, a mapping from the end of a key to what its value is multiplied by.
+
     Raises
     ------
     InputError
@@ -116,4 +119,8 @@ def fill_model(model: nn.Module, seed: int) -> None:
         key: torch.from_numpy(parameter(key, tuple(tensor.shape), seed))
         for key, tensor in model.state_dict().items()
     }
+    for ending, factor in getattr(model, "fill_factors", {}).items():
+        for key in values:
+            if key.endswith(ending):
+                values[key] *= factor
     model.load_state_dict(values, strict=True)

@@ -122,6 +122,18 @@ _POSITION_EMBEDDING = Option(
     what="ParC with position embedding; False only with pretrained=False",
     choices=(True, False),
 )
+_STEM = Option(
+    name="stem",
+    default="conv1",
+    what="one convolution of 16x16, or three",
+    choices=("conv1", "conv3"),
+)
+_MLP_DW = Option(
+    name="mlp_dw",
+    default=True,
+    what="depthwise 3x3 in the MLP; False is equation 6 as printed",
+    choices=(True, False),
+)
 _IMAGENET: dict[str, Any] = {
     "resolution": 224,
     "input_shape": (1, 3, 224, 224),
@@ -221,8 +233,8 @@ _ENTRIES = (
             official_parameters=7_412_824,
             notes=(
                 "ParC in the last three blocks of stage 3 (14 points) and the last of stage 4 "
-                "(7 points), on channel halves (H, then W). Kernel and position embedding have "
-                "the length of the stage at 224x224 and are not resized, as in the authors' code."
+                "(7 points), on channel halves (H, then W). For inputs other than 224x224 kernels and "
+                "position embeddings are resized, as in the authors' segmentation code."
             ),
             options=(_CLASSES,),
             **_IMAGENET,
@@ -244,6 +256,106 @@ _ENTRIES = (
             **_IMAGENET,
         ),
         builder="parc_hw.models.convnext:create_convnext",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="convnext_bk_xt",
+            title="ConvNeXt-BK-XT",
+            family="ParC-ConvNets",
+            parameters=7_401_496,
+            macs=1_139_109_504,
+            paper_parameters=7.4,
+            paper_macs=1.1,
+            official_parameters=7_401_496,
+            notes=(
+                "The same network with big kernels where ParC-ConvNeXt-XT has ParC: depthwise "
+                "along H and W on channel halves, 13 and 7 taps, zeros beyond the edge, no "
+                "position embedding."
+            ),
+            options=(_CLASSES,),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.convnext:create_convnext",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="parc_resnet50",
+            title="ParC-ResNet50",
+            family="ParC-ConvNets",
+            parameters=23_737_640,
+            macs=3_941_466_112,
+            paper_parameters=23.7,
+            paper_macs=4.0,
+            official_parameters=23_737_640,
+            notes=(
+                "ParC in the last three blocks of stage 3 (14 points) and the last of stage 4 (7 "
+                "points), dense, on channel halves (H, then W), resized for other inputs. The "
+                "paper's 4.0G count BatchNorm as well, two operations per element (3.96)."
+            ),
+            options=(_CLASSES,),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.resnet:create_resnet",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="resnet50",
+            title="ResNet50",
+            family="ParC-ConvNets",
+            parameters=25_557_032,
+            macs=4_089_184_256,
+            paper_parameters=25.6,
+            paper_macs=4.1,
+            official_parameters=25_557_032,
+            notes=(
+                "The same network with a 3x3 convolution in every block; keys as in torchvision."
+            ),
+            options=(_CLASSES,),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.resnet:create_resnet",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="parc_mobilenetv2",
+            title="ParC-MobileNetV2",
+            family="ParC-ConvNets",
+            parameters=3_532_136,
+            macs=301_997_312,
+            paper_parameters=3.54,
+            paper_macs=0.3,
+            official_parameters=3_532_136,
+            notes=(
+                "ParC in blocks 3 and 4 of the 64 channel stage (14 points) and the last block of "
+                "the 96 (14) and 160 channel stages (7), on channel halves (H, then W), resized "
+                "for other inputs. The code has position embeddings in the first ParC block of a "
+                "stage only; in each, parameters would be 3.54M (3,537,512), as printed. The "
+                "paper's 0.6G FLOPs are twice the multiply-accumulates."
+            ),
+            options=(_CLASSES,),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.mobilenetv2:create_mobilenetv2",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="mobilenetv2",
+            title="MobileNetV2",
+            family="ParC-ConvNets",
+            parameters=3_504_872,
+            macs=300_774_272,
+            paper_parameters=3.51,
+            paper_macs=0.3,
+            official_parameters=3_504_872,
+            notes=(
+                "The same network with a depthwise 3x3 convolution in every block; keys as in "
+                "torchvision. The paper's 0.6G FLOPs are twice the multiply-accumulates, its "
+                "3.51M are rounded up."
+            ),
+            options=(_CLASSES,),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.mobilenetv2:create_mobilenetv2",
     ),
     _Entry(
         info=ModelInfo(
@@ -375,6 +487,166 @@ _ENTRIES = (
             },
         ),
         builder="parc_hw.models.deeplabv3:create_deeplabv3",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="conv2former_n",
+            title="Conv2Former-N",
+            family="Conv2Former",
+            parameters=14_992_840,
+            macs=2_330_299_392,
+            paper_parameters=15,
+            paper_macs=2.2,
+            official_parameters=14_992_840,
+            notes=(
+                "Hadamard products with a 7x7 depthwise convolution stand for attention; 11x11 in "
+                "another version of the authors' code (15.24M, 2.41G). Neither leads to the "
+                "paper's 2.2G; a stem of one 4x4 convolution would (2.19G)."
+            ),
+            options=(_CLASSES,),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.conv2former:create_conv2former",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="conv2former_t",
+            title="Conv2Former-T",
+            family="Conv2Former",
+            parameters=26_697_204,
+            macs=4_360_505_024,
+            paper_parameters=27,
+            paper_macs=4.4,
+            official_parameters=26_697_204,
+            notes="Hadamard products with an 11x11 depthwise convolution stand for attention.",
+            options=(_CLASSES,),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.conv2former:create_conv2former",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="conv2former_s",
+            title="Conv2Former-S",
+            family="Conv2Former",
+            parameters=50_032_692,
+            macs=8_708_384_000,
+            paper_parameters=50,
+            paper_macs=8.7,
+            official_parameters=50_032_692,
+            notes="Hadamard products with an 11x11 depthwise convolution stand for attention.",
+            options=(_CLASSES,),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.conv2former:create_conv2former",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="conv2former_b",
+            title="Conv2Former-B",
+            family="Conv2Former",
+            parameters=90_029_112,
+            macs=15_890_112_512,
+            paper_parameters=90,
+            paper_macs=15.9,
+            official_parameters=90_029_112,
+            notes="Hadamard products with an 11x11 depthwise convolution stand for attention.",
+            options=(_CLASSES,),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.conv2former:create_conv2former",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="conv2former_l",
+            title="Conv2Former-L",
+            family="Conv2Former",
+            parameters=198_893_736,
+            macs=36_037_482_496,
+            paper_parameters=199,
+            paper_macs=36.0,
+            official_parameters=198_893_736,
+            notes="Hadamard products with an 11x11 depthwise convolution stand for attention.",
+            options=(_CLASSES,),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.conv2former:create_conv2former",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="conv2former_is",
+            title="Conv2Former-IS",
+            family="Conv2Former",
+            parameters=23_229_480,
+            macs=4_280_916_480,
+            paper_parameters=23,
+            paper_macs=4.3,
+            notes=(
+                "18 blocks at a sixteenth of the size. No code is public: 320 channels fit the "
+                "paper's numbers, and for the stem of three convolutions (23.43M, 4.48G; printed "
+                "23M, 4.5G) so do 4x4, 3x3 and 2x2 of strides 4, 2 and 2."
+            ),
+            options=(_CLASSES, _STEM),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.conv2former:create_conv2former",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="conv2former_ib",
+            title="Conv2Former-IB",
+            family="Conv2Former",
+            parameters=85_724_520,
+            macs=16_508_431_360,
+            paper_parameters=86,
+            paper_macs=16.5,
+            notes=(
+                "The same with 640 channels; with the stem of three convolutions 86.99M and "
+                "17.34G (printed 87M, 17.3G)."
+            ),
+            options=(_CLASSES, _STEM),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.conv2former:create_conv2former",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="convformer_s",
+            title="ConvFormer-S",
+            family="ConvFormer",
+            parameters=26_669_352,
+            macs=5_005_619_200,
+            paper_parameters=26.7,
+            paper_macs=5.0,
+            notes=(
+                "No code is public. BatchNorms, biases, the width of the gate and a depthwise 3x3 "
+                "in the MLP are chosen so that the parameters of S, L and of the three ablations "
+                "are the paper's; without that 3x3 (mlp_dw=False), which equation 6 does not "
+                "show, they are 26.52M."
+            ),
+            options=(_CLASSES, _MLP_DW),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.convformer:create_convformer",
+    ),
+    _Entry(
+        info=ModelInfo(
+            name="convformer_l",
+            title="ConvFormer-L",
+            family="ConvFormer",
+            parameters=45_000_296,
+            macs=8_184_557_568,
+            paper_parameters=45.0,
+            paper_macs=8.7,
+            notes=(
+                "As ConvFormer-S, deeper; with mlp_dw=False 44.74M. The paper's 8.7G cannot be: the "
+                "9 blocks more than S, at 5.0G, add 3.54G at most even if every parameter acted on "
+                "each pixel. 8.7G is also what its table prints for Swin-S."
+            ),
+            options=(_CLASSES, _MLP_DW),
+            **_IMAGENET,
+        ),
+        builder="parc_hw.models.convformer:create_convformer",
     ),
 )
 _REGISTRY = {entry.info.name: entry for entry in _ENTRIES}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from parc_hw.errors import InputError
-from parc_hw.models.fill import GAIN, image, parameter, sample, uniform
+from parc_hw.models.fill import GAIN, fill_model, image, parameter, sample, uniform
 
 
 def test_uniform_numbers_are_those_of_the_golden_vectors():
@@ -64,6 +64,22 @@ def test_counters_stay_integers_and_zero():
     assert counter.dtype == np.int64
     assert counter.shape == ()
     assert counter == 0
+
+
+@pytest.mark.torch
+def test_a_network_may_ask_for_smaller_values_at_some_keys():
+    import torch
+
+    class Damped(torch.nn.Sequential):
+        fill_factors = {"0.weight": 0.5}  # noqa: RUF012
+
+    parts = [torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)]
+    damped, plain = Damped(*parts), torch.nn.Sequential(*parts)
+    fill_model(plain, 3)
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    fill_model(damped, 3)
+    for key, value in damped.state_dict().items():
+        assert torch.equal(value, before[key] * (0.5 if key == "0.weight" else 1)), key
 
 
 def test_samples_are_evenly_spaced_and_never_too_many():
