@@ -64,8 +64,8 @@ def main() -> int:
         console.print(left_out + "\n", style="yellow", markup=False, soft_wrap=True)
 
     lines = [_one(model, target) for model in MODELS for target in targets]
-    numbers = ("error", "compile s", "run ms", "code KiB", "weights KiB")
-    shown = table("model", "target", "class", "PyTorch's", *numbers, right=numbers)
+    numbers = ("error", "compile\ns", "run\nms", "code\nKiB", "weights\nKiB")
+    shown = table("model", "target", "class", "PyTorch", *numbers, right=numbers)
     for line in lines:
         shown.add_row(
             line.model,
