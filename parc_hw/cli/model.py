@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parc_hw.errors import InputError, UnsupportedError, nearest
+from parc_hw.errors import InputError, ParcError, nearest
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 __all__ = ["MODEL_HELP", "check_plan", "parse_shape", "parse_shapes", "resolve"]
 
-MODEL_HELP = "A name of `parc-hw models`, or package.module:function that returns an nn.Module."
+MODEL_HELP = "A name of `parc-hw models`, a .onnx or .pt2 file, or package.module:function."
 
 
-def resolve(text: str, *, shapes: list[tuple[int, ...]] | None) -> str | Module:
-    """Turn MODEL into a zoo name or an `nn.Module`.
+def resolve(text: str, *, shapes: list[tuple[int, ...]] | None) -> str | Path | Module:
+    """Turn MODEL into a zoo name, the path of a model file or an `nn.Module`.
 
     Raises
     ------
     InputError
-        Unknown name, or a function that cannot be imported or returns something else.
-    UnsupportedError
-        A `.pt2` or `.onnx` file.
+        Unknown name, a file that is not there or holds weights alone, or a function that cannot
+        be imported, fails or returns something else.
     """
     from parc_hw import models
+    from parc_hw.importers import FILES
 
     if text in models.names():
         return text
     suffix = Path(text).suffix.lower()
-    if suffix in (".onnx", ".pt2", ".pt", ".pth"):
-        raise UnsupportedError(
-            f"{text}: {suffix} files cannot be compiled by this version. Accepted are the names "
-            "that `parc-hw models` lists (--weights reads a checkpoint) and "
-            "package.module:function that returns an nn.Module."
+    if suffix in FILES:
+        path = Path(text)
+        if not path.is_file():
+            raise InputError(f"there is no file {text}.")
+        return path
+    if suffix in (".pt", ".pth", ".safetensors"):
+        raise InputError(
+            f"{text} holds weights, not a model. Name the model and give the file with --weights, "
+            f"or export the model to one of {', '.join(FILES)}."
         )
     if ":" in text:
         if not shapes:
@@ -47,7 +52,7 @@ def resolve(text: str, *, shapes: list[tuple[int, ...]] | None) -> str | Module:
         return _call(text)
     raise InputError(
         f"no model is called {text!r}.{nearest(text, models.names())} "
-        f"Accepted: {', '.join(models.names())}, or package.module:function."
+        f"Accepted: {', '.join(models.names())}, a .onnx or .pt2 file, or package.module:function."
     )
 
 
@@ -58,23 +63,37 @@ def _call(text: str) -> Module:
         sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(
             f"cannot import {module_name!r} of {text}: {error}. It is looked for in this "
             "directory and among the installed packages."
         ) from error
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
+        raise InputError(f"importing {module_name!r} of {text} failed:\n{_own(error)}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         callables = [name for name, value in vars(module).items() if callable(value)]
         raise InputError(
             f"{module_name} has no function {function_name!r}.{nearest(function_name, callables)}"
         )
-    made = function()
+    try:
+        made = function()
+    except ParcError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's function raises
+        raise InputError(f"{text}() failed:\n{_own(error)}") from error
     from torch.nn import Module
 
     if not isinstance(made, Module):
         raise InputError(f"{text} returned a {type(made).__name__}; an nn.Module is needed.")
     return made.eval()
+
+
+def _own(error: BaseException) -> str:
+    """An error of the user's code: its type, its message and the line it came from."""
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    place = "".join(f"  {Path(f.filename).name}, line {f.lineno}\n" for f in where)
+    return place + "".join(traceback.format_exception_only(error)).rstrip()
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -26,48 +25,15 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from parc_hw.errors import InputError, ParcError, UnsupportedError
 from parc_hw.importers.fold import fold_parameters, stored_values
-from parc_hw.importers.recognise import recognise_parc
+from parc_hw.importers.imported import Imported, Source, checked_shape, first_line
+from parc_hw.importers.probe import NoParC, ParcKernel
+from parc_hw.importers.recognise import algorithm_1, circular_pad, recognise_parc
+from parc_hw.importers.spectral import SpectralSite, find_sites, is_transform
 from parc_hw.lower import _tvm
 from parc_hw.lower.op import parc_call
 from parc_hw.lower.program import Tensor
 
-__all__ = ["Imported", "Source", "import_torch", "reference_values"]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a Relax variable comes from.
-
-    `node` is the torch.fx node with the same value, "" when the variable is a step within
-    that node; `module_path` is the dotted path of the nn.Module, "" at the top.
-    """
-
-    node: str
-    module_path: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Imported:
-    """A model as lowering takes it.
-
-    Attributes
-    ----------
-    module : tvm.IRModule
-        One Relax function `main`: static shapes, float32, NCHW, weights as constants, ParC as
-        `relax.parc`.
-    sources : dict of relax.Var to Source
-        For every variable that `main` binds.
-    inputs, outputs : tuple of Tensor
-        Names and shapes at the user's boundary.
-    exported : ExportedProgram
-        The functional graph that `Source.node` speaks of.
-    """
-
-    module: tvm.IRModule
-    sources: dict[relax.Var, Source] = field(repr=False)
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    exported: ExportedProgram = field(repr=False)
+__all__ = ["import_program", "import_torch", "run_program"]
 
 
 def import_torch(model: nn.Module, input_shapes: Sequence[tuple[int, ...]]) -> Imported:
@@ -93,58 +59,50 @@ def import_torch(model: nn.Module, input_shapes: Sequence[tuple[int, ...]]) -> I
         torch.export cannot trace the model, or operators cannot be converted: all of them are
         named, with the modules they stand in.
     """
-    shapes = [_checked_shape(shape) for shape in input_shapes]
+    shapes = [checked_shape(shape) for shape in input_shapes]
     if not shapes:
         raise InputError("no input shape was given; one for each input of the model is needed.")
     _check_weights(model)
-    exported = _export(model, shapes)
+    return import_program(_export(model, shapes))
+
+
+def import_program(exported: ExportedProgram) -> Imported:
+    """Import a functional exported program with static shapes.
+
+    Raises
+    ------
+    UnsupportedError
+        Operators cannot be converted: all of them are named, with the modules they stand in.
+    """
     translation = _Translation(exported)
-    function = recognise_parc(translation.function())
+    found = recognise_parc(translation.function())
+    sources = translation.sources(found.function)
     return Imported(
-        module=tvm.IRModule({"main": function}),
-        sources=translation.sources(function),
+        module=tvm.IRModule({"main": found.function}),
+        sources=sources,
         inputs=translation.inputs,
         outputs=translation.outputs,
+        near_misses=tuple(
+            (sources[var].module_path, reason)
+            for var, reason in found.near_misses.items()
+            if var in sources
+        ),
         exported=translation.exported,
     )
 
 
 @torch.no_grad()
-def reference_values(
-    imported: Imported, inputs: Sequence[np.ndarray], nodes: Collection[str] = ()
+def run_program(
+    exported: ExportedProgram, inputs: Sequence[np.ndarray], nodes: frozenset[str]
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Run the model in torch and record values on the way.
-
-    Parameters
-    ----------
-    imported : Imported
-    inputs : sequence of float32 array
-        One per input of the model, of its shape.
-    nodes : collection of str
-        Names as in `Source.node`; a node whose value is no tensor is left out.
-
-    Returns
-    -------
-    outputs : list of float32 array
-    values : dict of str to float32 array
-        In the source model's axis order (NCHW).
-
-    Raises
-    ------
-    InputError
-        Inputs of other number or shape.
-    """
-    wanted = [tensor.shape for tensor in imported.inputs]
-    seen = [tuple(np.shape(array)) for array in inputs]
-    if seen != wanted:
-        raise InputError(f"the model was imported for inputs of shapes {wanted}, not {seen}.")
-    stored = stored_values(imported.exported)
-    arrays = iter(torch.from_numpy(np.array(array, np.float32)) for array in inputs)
+    """Outputs of an exported program, and the tensors of some of its nodes."""
+    stored = stored_values(exported)
+    arrays = iter(torch.from_numpy(array) for array in inputs)
     arguments = [
         next(arrays) if spec.kind is InputKind.USER_INPUT else stored.get(spec.arg.name)
-        for spec in imported.exported.graph_signature.input_specs
+        for spec in exported.graph_signature.input_specs
     ]
-    recorder = _Recorder(imported.exported.graph_module, frozenset(nodes))
+    recorder = _Recorder(exported.graph_module, nodes)
     results = recorder.run(*arguments)
     return [_array(result) for result in results], recorder.values
 
@@ -171,18 +129,6 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 
 
 # -- tracing ------------------------------------------------------------------------------
-
-
-def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    extents = tuple(shape)
-    if not extents or any(
-        not isinstance(extent, int) or isinstance(extent, bool) or extent < 1 for extent in extents
-    ):
-        raise InputError(
-            f"input shape {extents} is not acceptable: every extent must be a whole number of at "
-            "least 1. Shapes are fixed when a model is compiled; compile once for each."
-        )
-    return extents
 
 
 def _check_weights(model: nn.Module) -> None:
@@ -227,10 +173,10 @@ def _export(model: nn.Module, shapes: list[tuple[int, ...]]) -> ExportedProgram:
                 _raise_ours(refusal)
                 raise InputError(
                     f"the model cannot take inputs of shape "
-                    f"{', '.join(map(str, shapes))}: {_first_line(refusal)}"
+                    f"{', '.join(map(str, shapes))}: {first_line(refusal)}"
                 ) from refusal
             raise UnsupportedError(
-                f"torch.export cannot trace the model: {_first_line(error)} Its control flow must "
+                f"torch.export cannot trace the model: {first_line(error)} Its control flow must "
                 "not depend on the values of tensors."
             ) from error
 
@@ -242,11 +188,6 @@ def _raise_ours(error: BaseException) -> None:
         if isinstance(cause, ParcError):
             raise cause
         cause = cause.__cause__ or cause.__context__
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{lines[0] if lines else type(error).__name__}"
 
 
 # -- conversion ---------------------------------------------------------------------------
@@ -277,10 +218,13 @@ class _Translation:
             **{k: v for k, v in self.importer.convert_map.items() if k not in _MISTAKEN},
             "_native_batch_norm_legit_no_training.default": self.batch_norm,
             "adaptive_avg_pool2d.default": self.adaptive_avg_pool2d,
+            "avg_pool2d.default": self.pool2d,
             "conv2d.default": self.conv2d,
             "conv2d.padding": self.conv2d,
             "layer_norm.default": self.layer_norm,
             "linear.default": self.linear,
+            "max_pool2d.default": self.pool2d,
+            "pad.default": self.pad,
             "parc.default": self.parc,
             # It is another softmax only for rows that a mask hides whole.
             "_safe_softmax.default": self.importer.convert_map["softmax.int"],
@@ -303,6 +247,7 @@ class _Translation:
         self.problems: dict[tuple[str, str], list[str]] = {}
         self.exported = self.decomposed(exported)
         self.known = fold_parameters(self.exported)
+        self.sites, self.spectral = find_sites(self.exported, self.known)
         self.results = self.user_outputs()
         self.live = self.needed()
         self.inputs = tuple(self.boundary(node) for node in self.user_inputs())
@@ -311,12 +256,19 @@ class _Translation:
     def decomposed(self, exported: ExportedProgram) -> ExportedProgram:
         """Operators without a converter in terms of simpler ones, as far as torch knows how."""
         for _ in range(_ROUNDS):
-            strange = {
-                node.target
-                for node in exported.graph.nodes
-                if isinstance(node.target, torch._ops.OpOverload)
-                and _overload(node) not in self.converters
-            }
+            transformed: set[fx.Node] = set()  # stays whole: `spectral` reads it as it was written
+            strange: set[torch._ops.OpOverload] = set()
+            for node in exported.graph.nodes:
+                if not isinstance(node.target, torch._ops.OpOverload):
+                    continue
+                value = node.meta.get("val")
+                if is_transform(node) or (isinstance(value, torch.Tensor) and value.is_complex()):
+                    transformed.add(node)
+                elif any(operand in transformed for operand in node.all_input_nodes):
+                    if _overload(node) == "view_as_real.default":
+                        transformed.add(node)
+                elif _overload(node) not in self.converters:
+                    strange.add(node.target)
             known = torch.export.default_decompositions() if strange else {}
             table = {op: known[op] for op in strange if op in known}
             if not table:
@@ -374,7 +326,11 @@ class _Translation:
             node = stack.pop()
             if node not in live and node not in self.known:
                 live.add(node)
-                stack.extend(node.all_input_nodes)
+                site = self.sites.get(node)
+                if site is not None and isinstance(site.answer, ParcKernel):
+                    stack.extend([site.source] if site.source is not None else [])
+                else:
+                    stack.extend(node.all_input_nodes)
         return live
 
     # -- the whole ------------------------------------------------------------------------
@@ -401,9 +357,11 @@ class _Translation:
 
     def convert(self, node: fx.Node) -> None:
         try:
-            self.env[node] = self.converters[_overload(node)](node)
+            site = self.sites.get(node)
+            converter = self.converters[_overload(node)] if site is None else self.site
+            self.env[node] = converter(node)
         except Exception as error:  # TVM's converters raise what they meet
-            reason = f"TVM says {type(error).__name__}: {_first_line(error)}"
+            reason = f"TVM says {type(error).__name__}: {first_line(error)}"
             reason = str(error) if isinstance(error, UnsupportedError) else reason
             self.problem(_operator_name(node), reason, _module_path(node))
             # A stand-in of the right shape, so that problems further on are found as well.
@@ -434,6 +392,9 @@ class _Translation:
             if node.op != "call_function" or node not in self.live:
                 continue
             name = _overload(node)
+            if node in self.sites or node in self.spectral:
+                self.check_site(node)
+                continue
             value = node.meta.get("val")
             tensors = [v for v in (value if isinstance(value, tuple | list) else [value])]
             kinds = {v.dtype for v in tensors if isinstance(v, torch.Tensor)}
@@ -451,6 +412,18 @@ class _Translation:
             if node.op == "placeholder":
                 self.problem("output", f"output {index} is an input as it came", "")
         self.raise_problems()
+
+    def check_site(self, node: fx.Node) -> None:
+        """Fourier transforms have no kernel of their own: what is no ParC is a problem."""
+        if node not in self.sites:  # live only when what it leads to is no ParC
+            if is_transform(node):
+                reason = "a Fourier transform is only taken as part of a ParC"
+                self.problem(_operator_name(node), reason, _module_path(node))
+            return
+        answer = self.sites[node].answer
+        if isinstance(answer, NoParC):
+            reason = f"its way through the frequency domain is no ParC: {answer.reason}"
+            self.problem(_operator_name(node), reason, _module_path(node))
 
     def raise_problems(self) -> None:
         if not self.problems:
@@ -536,6 +509,24 @@ class _Translation:
             return result
         return self.emit(relax.op.add(result, self.per_channel(bias)))
 
+    def pad(self, node: fx.Node) -> relax.Var:
+        """Circular padding as slices and a concatenation; the others are TVM's."""
+        named = self.operands(node)
+        if named["mode"] != "circular":
+            return cast(relax.Var, self.importer.convert_map["pad.default"](node))
+        x, pairs = named["self"], list(named["pad"])
+        rank = len(_tvm.static_shape(x))
+        for index in range(0, len(pairs), 2):  # the last axis comes first
+            x = circular_pad(self.builder, x, rank - 1 - index // 2, pairs[index], pairs[index + 1])
+        return x
+
+    def site(self, node: fx.Node) -> relax.Var:
+        """A ParC in the frequency domain as Algorithm 1's spatial form, which `recognise` reads."""
+        site: SpectralSite = self.sites[node]
+        assert isinstance(site.answer, ParcKernel)
+        assert site.source is not None
+        return algorithm_1(self.builder, self.env[site.source], site.answer)
+
     def per_channel(self, vector: Any) -> Any:
         """A vector (C,) as (1, C, 1, 1)."""
         if _tvm.operand_kind(vector) == "constant":
@@ -574,6 +565,25 @@ class _Translation:
         return self.emit(
             relax.op.nn.layer_norm(named["input"], weight, bias, axes, epsilon=named["eps"])
         )
+
+    def pool2d(self, node: fx.Node) -> relax.Var:
+        """With torch's default stride, the window."""
+        named = self.operands(node)
+        x, size = named["self"], _pair(named["kernel_size"])
+        if len(_tvm.static_shape(x)) != 4:
+            raise UnsupportedError(f"its input is {_tvm.static_shape(x)}, not (B, C, H, W)")
+        common = dict(
+            pool_size=size,
+            strides=_pair(named["stride"]) if named["stride"] else size,
+            padding=_pair(named["padding"]) * 2,
+            ceil_mode=named["ceil_mode"],
+        )
+        if "dilation" in named:
+            return self.emit(relax.op.nn.max_pool2d(x, dilation=_pair(named["dilation"]), **common))
+        if named["divisor_override"] is not None:
+            raise UnsupportedError("it divides by a number of its own")
+        counted = named["count_include_pad"]
+        return self.emit(relax.op.nn.avg_pool2d(x, count_include_pad=counted, **common))
 
     def adaptive_avg_pool2d(self, node: fx.Node) -> relax.Var:
         """To one pixel, the usual case, it is a mean."""
@@ -651,7 +661,8 @@ class _Translation:
 def _constant(value: Any) -> Any:
     """A folded value as an operand: floats become float32, numbers stay numbers."""
     if isinstance(value, torch.Tensor):
-        return relax.const(_array(value))
+        # A spectrum has been read by `spectral`; what else needs it is refused.
+        return value if value.is_complex() else relax.const(_array(value))
     if isinstance(value, tuple | list):
         return tuple(_constant(item) for item in value)
     return value
