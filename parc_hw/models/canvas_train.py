@@ -89,7 +89,7 @@ class Training:
     def __str__(self) -> str:
         low, high = self.interval
         return (
-            f"{self.epochs} epochs of {EPOCH_CANVASES} canvases in {self.wall_s:.0f} s; "
+            f"{self.epochs} epoch{'s' * (self.epochs > 1)} of {EPOCH_CANVASES} canvases in {self.wall_s:.0f} s; "
             f"test accuracy {self.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, "
             f"{self.tested} canvases of unseen glyphs)"
         )
