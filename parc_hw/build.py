@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ from parc_hw.planner import check_plan
 if TYPE_CHECKING:
     import torch
 
-    from parc_hw.artifact import Bundle, VerifyReport
+    from parc_hw.artifact import Bundle, Vectors, VerifyReport
     from parc_hw.importers import Imported
     from parc_hw.lower import Lowering
-    from parc_hw.lower.program import Program
+    from parc_hw.lower.program import ShapePlan
     from parc_hw.models import ModelInfo
 
-__all__ = ["Analysis", "AnalysisRow", "Progress", "analyze", "compile", "default_name"]
+__all__ = ["Analysis", "AnalysisRow", "Progress", "analyze", "compile", "default_name", "export"]
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, message
 
@@ -56,6 +57,7 @@ class Analysis:
     inputs: tuple[tuple[int, ...], ...]
     outputs: tuple[tuple[int, ...], ...]
     rows: tuple[AnalysisRow, ...]
+    near_misses: tuple[tuple[str, str], ...]  # (where, why) of what looks like a ParC and is none
 
     @property
     def parc_sites(self) -> tuple[AnalysisRow, ...]:
@@ -72,85 +74,129 @@ class Analysis:
 class _Source:
     """A model ready for import, with what is known about it."""
 
-    module: torch.nn.Module
+    model: torch.nn.Module | Path  # a file holds its weights
     name: str
     weights: str  # where the weights come from, for reports
     info: ModelInfo | None
-    shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...] | None, ...]  # of the input, one or several; None: the file's own
 
 
 def default_name(model: Any) -> str:
     """The C identifier a bundle gets when the user names none."""
-    text = model if isinstance(model, str) else type(model).__name__
-    text = text.rpartition(":")[2].rpartition(".")[2]
+    if isinstance(model, Path):
+        text = model.stem
+    else:
+        text = model if isinstance(model, str) else type(model).__name__
+        text = text.rpartition(":")[2].rpartition(".")[2]
     name = "".join(c if c.isalnum() and c.isascii() else "_" for c in text).strip("_").lower()
     return name if name and not name[0].isdigit() else f"model_{name}"
 
 
-def _single_shape(input_shape: Any, info: ModelInfo | None) -> tuple[int, ...]:
-    """The one input shape asked for, or the model's own."""
+def _shapes(input_shape: Any, info: ModelInfo | None) -> tuple[tuple[int, ...], ...]:
+    """The input shapes asked for, or the model's own."""
     if input_shape is None:
         if info is None:
             raise InputError("this model's input shape is not known; give it, e.g. 1x3x224x224.")
-        return tuple(info.input_shape)
-    shapes = list(input_shape)
-    if shapes and isinstance(shapes[0], int):
-        shapes = [tuple(shapes)]
-    if len(shapes) != 1:
-        raise UnsupportedError(
-            f"{len(shapes)} input shapes were given; this version bakes one per bundle. "
-            "Compile one bundle for each."
-        )
-    shape = tuple(shapes[0])
-    if not shape or any(not isinstance(e, int) or e < 1 for e in shape):
-        raise InputError(f"input shape {shape} is not acceptable: every extent must be at least 1.")
-    return shape
+        return (tuple(info.input_shape),)
+    sequence = (list, tuple)
+    several = isinstance(input_shape, sequence) and any(
+        isinstance(each, sequence) for each in input_shape
+    )
+    shapes: list[tuple[int, ...]] = []
+    for given in input_shape if several else [input_shape]:
+        extents = tuple(given) if isinstance(given, sequence) else ()
+        if not extents or any(not isinstance(e, int) or e < 1 for e in extents):
+            raise InputError(
+                f"input shape {given!r} is not acceptable: it is a sequence of whole numbers such "
+                "as (1, 3, 224, 224), and every extent must be at least 1."
+            )
+        if extents in shapes:
+            raise InputError(f"input shape {extents} is given twice; give each only once.")
+        shapes.append(extents)
+    return tuple(shapes)
 
 
 def _prepare(
-    model: str | torch.nn.Module, *, input_shape: Any, weights: Path | str | None, seed: int
+    model: str | Path | torch.nn.Module, *, input_shape: Any, weights: Path | str | None, seed: int
 ) -> _Source:
     """Create or take the model and give it its weights."""
     from parc_hw import models
 
+    if isinstance(model, Path):
+        if weights is not None:
+            raise InputError(f"{model} holds its weights; leave out the file of weights.")
+        own = input_shape is None
+        origin = f"weights of {model.name}"
+        return _Source(
+            model=model,
+            name=model.name,
+            weights=origin,
+            info=None,
+            shapes=(None,) if own else _shapes(input_shape, None),
+        )
     if isinstance(model, str):
         info = models.info(model)
-        shape = _single_shape(input_shape, info)
+        shapes = _shapes(input_shape, info)
         module, origin = models.prepare(model, weights=weights, seed=seed)
-        return _Source(module=module, name=model, weights=origin, info=info, shape=shape)
-    shape = _single_shape(input_shape, None)
+        return _Source(model=module, name=model, weights=origin, info=info, shapes=shapes)
+    shapes = _shapes(input_shape, None)
     origin = "weights of the module as given"
     if weights is not None:
         models.load_official(model, models.read_checkpoint(weights))
         origin = f"weights from {Path(weights).name}"
     module = model.eval()
-    return _Source(module=module, name=type(model).__name__, weights=origin, info=None, shape=shape)
+    name = type(model).__name__
+    return _Source(model=module, name=name, weights=origin, info=None, shapes=shapes)
 
 
-def _import(source: _Source) -> Imported:
-    """Check the weights and import the model at its input shape."""
-    from parc_hw.importers import import_torch
+def _import(source: _Source, shape: tuple[int, ...] | None) -> Imported:
+    """Check the weights and import the model at one of its input shapes."""
+    from parc_hw.importers import import_model
     from parc_hw.models import check_finite
 
-    check_finite(source.module)
-    return import_torch(source.module, [source.shape])
+    if not isinstance(source.model, Path):
+        check_finite(source.model)
+    imported = import_model(source.model, None if shape is None else [shape])
+    if len(imported.inputs) != 1:
+        raise UnsupportedError(
+            f"{source.name} has {len(imported.inputs)} inputs; networks with one can be compiled."
+        )
+    return imported
 
 
-def _lower(imported: Imported, device: Device, plan: str) -> Lowering:
+def _one_shape(source: _Source) -> tuple[int, ...] | None:
+    """The input shape of a source that may have one only."""
+    if len(source.shapes) != 1:
+        raise InputError(f"{len(source.shapes)} input shapes were given; give one at a time.")
+    return source.shapes[0]
+
+
+def _lower(imported: Sequence[Imported], device: Device, plan: str) -> list[Lowering]:
+    """Choose the kernels for every input shape of a model."""
     from parc_hw.lower import schedule_model
 
-    return schedule_model(
-        imported.module,
-        imported.sources,
-        inputs=imported.inputs,
-        outputs=imported.outputs,
-        device=device,
-        plan=plan,
-    )
+    def size(number: int) -> int:
+        return sum(math.prod(tensor.shape) for tensor in imported[number].inputs)
+
+    # Shapes share packed weights. The largest has the most work: it chooses how they are packed.
+    panel_vectors: dict[bytes, int] = {}
+    lowerings = {
+        number: schedule_model(
+            imported[number].module,
+            imported[number].sources,
+            inputs=imported[number].inputs,
+            outputs=imported[number].outputs,
+            device=device,
+            plan=plan,
+            panel_vectors=panel_vectors,
+        )
+        for number in sorted(range(len(imported)), key=size, reverse=True)
+    }
+    return [lowerings[number] for number in range(len(imported))]
 
 
 def analyze(
-    model: str | torch.nn.Module,
+    model: str | Path | torch.nn.Module,
     *,
     target: str = "host",
     input_shape: Any = None,
@@ -160,7 +206,7 @@ def analyze(
 ) -> Analysis:
     """Say which kernel every operator of a model gets, without compiling anything.
 
-    Parameters are those of `compile`.
+    Parameters are those of `compile`, with one input shape.
 
     Raises
     ------
@@ -170,7 +216,8 @@ def analyze(
     check_plan(plan)
     device = load_device(target)
     source = _prepare(model, input_shape=input_shape, weights=weights, seed=seed)
-    lowering = _lower(_import(source), device, plan)
+    imported = _import(source, _one_shape(source))
+    (lowering,) = _lower([imported], device, plan)
     rows = tuple(
         AnalysisRow(
             name=lowering.layer_name(step),
@@ -191,20 +238,57 @@ def analyze(
         inputs=tuple(tensor.shape for tensor in lowering.inputs),
         outputs=tuple(tensor.shape for tensor in lowering.outputs),
         rows=rows,
+        near_misses=imported.near_misses,
     )
 
 
-def _samples(source: _Source) -> tuple[str, list[np.ndarray]]:
-    """Real inputs that fit the model."""
+def export(
+    model: str | Path | torch.nn.Module,
+    *,
+    output: Path | str,
+    input_shape: Any = None,
+    weights: Path | str | None = None,
+    seed: int = SEED,
+) -> tuple[Path, str]:
+    """Write a model as an ONNX file, each ParC as Slice, Concat and Conv.
+
+    Parameters
+    ----------
+    model, input_shape, weights, seed
+        As `compile`, with one input shape.
+    output : path
+        Ends with `.onnx`; an older file is replaced.
+
+    Returns
+    -------
+    path : Path
+    weights : str
+        Where the weights come from.
+
+    Raises
+    ------
+    InputError, UnsupportedError
+        As `compile`; a path that is not acceptable, operators without a form in ONNX.
+    ToolchainError
+        The package `onnx` is missing.
+    """
+    from parc_hw.importers.export import export_onnx
+
+    source = _prepare(model, input_shape=input_shape, weights=weights, seed=seed)
+    return export_onnx(_import(source, _one_shape(source)), output), source.weights
+
+
+def _samples(source: _Source, shape: tuple[int, ...]) -> tuple[str, list[np.ndarray]]:
+    """Real inputs of this shape that fit the model."""
     from parc_hw.models.samples import sample_inputs
 
     info = source.info
     if info is None:
-        return sample_inputs(source.shape, _SAMPLES)
+        return sample_inputs(shape, _SAMPLES)
     if info.family == "canvas":
-        return sample_inputs(source.shape, _SAMPLES, canvas=True)
+        return sample_inputs(shape, _SAMPLES, canvas=True)
     return sample_inputs(
-        source.shape,
+        shape,
         _SAMPLES,
         mean=info.mean,
         std=info.std,
@@ -212,26 +296,29 @@ def _samples(source: _Source) -> tuple[str, list[np.ndarray]]:
     )
 
 
-def _vectors(imported: Imported, program: Program, inputs: list[np.ndarray]) -> Any:
+def _vectors(imported: Imported, plan: ShapePlan, inputs: list[np.ndarray]) -> Vectors:
     """The source model's outputs for `inputs`, and samples of every layer for the first."""
     from parc_hw.artifact import Vectors, layer_samples
     from parc_hw.importers import reference_values
 
-    named = {layer.source for layer in program.layers if layer.source}
+    named = {layer.source for layer in plan.layers if layer.source}
     outputs = []
     layers: dict[int, np.ndarray] = {}
     for index, array in enumerate(inputs):
         results, values = reference_values(imported, [array], named if index == 0 else ())
         outputs.append(tuple(results))
-        for number, layer in enumerate(program.layers):
+        for number, layer in enumerate(plan.layers):
             if layer.source in values:
                 layers[number] = layer_samples(values[layer.source], layer.order)
     return Vectors(inputs=[(array,) for array in inputs], outputs=outputs, layers=layers)
 
 
-def _weights_hash(module: torch.nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of the state dictionary."""
+def _weights_hash(module: torch.nn.Module | Path) -> str:
+    """SHA-256 over names, shapes and bytes of the state dictionary, or over the file."""
     digest = hashlib.sha256()
+    if isinstance(module, Path):
+        digest.update(module.read_bytes())
+        return digest.hexdigest()
     for key, tensor in sorted(module.state_dict().items()):
         array = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{key}:{array.dtype}:{array.shape};".encode())
@@ -251,7 +338,7 @@ def _tool_versions() -> dict[str, str]:
 
 
 def compile(
-    model: str | torch.nn.Module,
+    model: str | Path | torch.nn.Module,
     *,
     target: str = "host",
     input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None,
@@ -270,12 +357,14 @@ def compile(
 
     Parameters
     ----------
-    model : str or torch.nn.Module
-        A name of the zoo (`parc_hw.models.names()`), or a module.
+    model : str, Path or torch.nn.Module
+        A name of the zoo (`parc_hw.models.names()`), a `.onnx` or `.pt2` file, or a module.
     target : str
         A device (`parc_hw.device.device_names()`).
-    input_shape : sequence of int, optional
-        Shape (B, C, H, W) of the input; the zoo's models know theirs.
+    input_shape : sequence of int, or sequence of such, optional
+        Shape (B, C, H, W) of the input; the zoo's models and most files know theirs. The library
+        takes each shape of a list and tells them apart by the input's dims; kernels and position
+        embeddings are baked for each, equal kernels and weights are stored once.
     output : path
         The bundle's directory. It is written whole or not at all.
     weights : path, optional
@@ -304,7 +393,8 @@ def compile(
     Raises
     ------
     InputError
-        Unknown name or target, bad shape, weights that do not fit, an output in the way.
+        Unknown name or target, a bad shape or one given twice, weights that do not fit, an output
+        in the way.
     UnsupportedError
         Operators without a kernel, all listed.
     ToolchainError
@@ -337,28 +427,34 @@ def compile(
     source = _prepare(model, input_shape=input_shape, weights=weights, seed=seed)
     report("model", 1, 1, source.weights)
 
-    report("import", 0, 1, "torch.export to Relax")
-    imported = _import(source)
-    report("import", 1, 1)
+    imported = []
+    for number, shape in enumerate(source.shapes):
+        report("import", number, len(source.shapes), "to Relax")
+        imported.append(_import(source, shape))
+    report("import", len(imported), len(imported))
 
     report("schedule", 0, 1, "choosing kernels")
-    lowering = _lower(imported, device, plan)
-    report("schedule", 1, 1, f"{len(lowering.steps)} kernel calls")
+    lowerings = _lower(imported, device, plan)
+    report("schedule", 1, 1, f"{sum(len(each.steps) for each in lowerings)} kernel calls")
 
     texts: dict[str, str] | None = {} if dump else None
     program = compile_program(
-        lowering,
+        lowerings,
         prefix="parc",
         progress=lambda done, total, symbol: report("kernels", done, total, symbol),
         dump=texts,
     )
     if texts is not None:
-        texts["relax"] = imported.module.script(show_meta=False)
+        texts["relax"] = "\n".join(each.module.script(show_meta=False) for each in imported)
         texts = {kind: texts[kind] for kind in dump}
 
     report("reference", 0, 1, "running the source model")
-    description, inputs = _samples(source)
-    vectors = _vectors(imported, program, inputs)
+    samples = [_samples(source, each.inputs[0].shape) for each in imported]
+    description = " and ".join(dict.fromkeys(text for text, _ in samples))
+    vectors = [
+        _vectors(each, shape_plan, inputs)
+        for each, shape_plan, (_, inputs) in zip(imported, program.shapes, samples, strict=True)
+    ]
     report("reference", 1, 1, description)
 
     def check(bundle: Bundle) -> VerifyReport:
@@ -373,7 +469,7 @@ def compile(
         source={
             "model": source.name,
             "weights": source.weights,
-            "weights_sha256": _weights_hash(source.module),
+            "weights_sha256": _weights_hash(source.model),
             "input": _expected_input(source),
             "verified_on": description,
             "plan": plan,
@@ -391,10 +487,9 @@ def compile(
 def _expected_input(source: _Source) -> dict[str, Any]:
     """What the network expects at its input, as far as it is known."""
     if source.info is None:
-        return {"shape": list(source.shape)}
+        return {}
     info = source.info
     return {
-        "shape": list(source.shape),
         "channel_order": info.channel_order,
         "range": list(info.value_range),
         "mean": list(info.mean),

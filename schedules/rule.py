@@ -6,7 +6,7 @@ A rule turns one composite (an operator with its epilogues) into one kernel, or 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,9 @@ class Context:
 
     device: Device
     plan: str = "auto"  # --plan: auto, direct, fft or N1xN2
+    # How wide the panels of packed weights are, by `weights_key`: the first choice holds, so that
+    # one packed copy serves all input shapes of a bundle. Shapes share this dictionary.
+    panel_vectors: dict[bytes, int] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parc_hw.artifact.bundle import Bundle, Port
+from parc_hw.artifact.bundle import Bundle, Port, Shape
 from parc_hw.artifact.csource import check_name
 from parc_hw.artifact.host import Bound
 from parc_hw.artifact.toolchain import Emulator, Toolchain, find_emulator, find_toolchain
@@ -16,6 +16,7 @@ __all__ = [
     "Bundle",
     "Emulator",
     "Port",
+    "Shape",
     "Toolchain",
     "Vectors",
     "VerifyReport",

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from parc_hw.artifact import manifest
-from parc_hw.artifact.csource import MAX_THREADS
+from parc_hw.artifact.csource import MAX_THREADS, input_text
 from parc_hw.artifact.emulated import EmulatedLibrary
 from parc_hw.artifact.host import Bound, HostLibrary
 from parc_hw.artifact.vectors import Vectors
 from parc_hw.device import Device
 from parc_hw.errors import BundleError, InputError, MeasurementError
 
-__all__ = ["Bundle", "Port"]
+__all__ = ["Bundle", "Port", "Shape"]
 
 _Array = np.ndarray[Any, Any]
 
@@ -33,6 +33,20 @@ class Port:
 
     name: str
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """One set of input shapes that a bundle accepts, and what it computes for it."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    layers: list[dict[str, Any]]  # the manifest's, in the order in which they run
+
+    @property
+    def text(self) -> str:
+        """The shapes of the inputs, e.g. `1x3x224x224`."""
+        return input_text(self.inputs)
 
 
 class Bundle:
@@ -51,8 +65,10 @@ class Bundle:
         What its C names begin with.
     device : Device
         What it was compiled for.
+    shapes : tuple of Shape
+        The input shapes that it accepts, each with its outputs and layers.
     inputs, outputs : tuple of Port
-        Names and shapes in the model's order.
+        Names and shapes in the model's order, of the first of `shapes`.
     """
 
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
@@ -66,9 +82,16 @@ class Bundle:
                 f"{path}/manifest.json describes a device that this version does not understand: "
                 f"{error} Compile the bundle again."
             ) from None
-        self.inputs = tuple(_port(entry) for entry in record["inputs"])
-        self.outputs = tuple(_port(entry) for entry in record["outputs"])
-        self._bound: dict[int, Bound] = {}
+        self.shapes = tuple(
+            Shape(
+                inputs=tuple(map(_port, entry["inputs"])),
+                outputs=tuple(map(_port, entry["outputs"])),
+                layers=entry["layers"],
+            )
+            for entry in record["shapes"]
+        )
+        self.inputs, self.outputs = self.shapes[0].inputs, self.shapes[0].outputs
+        self._bound: dict[tuple[int, int], Bound] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -100,9 +123,8 @@ class Bundle:
 
     @property
     def layers(self) -> list[dict[str, Any]]:
-        """The manifest's layers, in the order in which they run."""
-        layers: list[dict[str, Any]] = self.manifest["layers"]
-        return layers
+        """The manifest's layers for the first of `shapes`, in the order in which they run."""
+        return self.shapes[0].layers
 
     @property
     def runs_here(self) -> bool:
@@ -120,8 +142,6 @@ class Bundle:
             name=self.name,
             device=self.device,
             weights=self._weights,
-            input_shapes=[port.shape for port in self.inputs],
-            output_shapes=[port.shape for port in self.outputs],
         )
 
     @cached_property
@@ -131,14 +151,15 @@ class Bundle:
             name=self.name,
             device=self.device,
             weights=self._weights,
-            output_shapes=[port.shape for port in self.outputs],
+            output_shapes=[[port.shape for port in shape.outputs] for shape in self.shapes],
             inputs=len(self.inputs),
         )
 
-    def _check(self, inputs: tuple[_Array, ...]) -> None:
-        """Raise InputError unless these are what the library accepts."""
-        accepted = ", ".join(
-            f"{port.name}: float32 {'x'.join(map(str, port.shape))}" for port in self.inputs
+    def _check(self, inputs: tuple[_Array, ...]) -> int:
+        """The number of the shape these inputs have; InputError unless the library accepts them."""
+        accepted = "; or ".join(
+            ", ".join(f"{p.name}: float32 {'x'.join(map(str, p.shape))}" for p in shape.inputs)
+            for shape in self.shapes
         )
         if len(inputs) != len(self.inputs):
             raise InputError(
@@ -155,17 +176,36 @@ class Bundle:
                     f"input {port.name!r} has dtype {array.dtype}; accepted is float32. Convert it "
                     "with x.astype(numpy.float32) after scaling it as the model expects."
                 )
-            if array.shape != port.shape:
-                raise InputError(
-                    f"input {port.name!r} has shape {array.shape}; accepted is {port.shape}. Compile "
-                    "the model with --input-shape for another one."
-                )
+        number = self._shape_number(inputs)
+        for port, array in zip(self.inputs, inputs, strict=True):
             bad = array.size - int(np.isfinite(array).sum())
             if bad:
                 raise InputError(
                     f"input {port.name!r} holds {bad} values that are NaN or infinite; only finite "
                     "values are accepted. Look where they come from."
                 )
+        return number
+
+    def _shape_number(self, inputs: tuple[_Array, ...]) -> int:
+        """Which of `shapes` these arrays have."""
+        seen = tuple(array.shape for array in inputs)
+        accepted = [tuple(port.shape for port in shape.inputs) for shape in self.shapes]
+        if seen in accepted:
+            return accepted.index(seen)
+        # One input alone, or one that no shape of the bundle has: name it. Otherwise each is
+        # accepted, but not together.
+        for index, port in enumerate(self.inputs):
+            own = dict.fromkeys(shapes[index] for shapes in accepted)
+            if seen[index] not in own:
+                raise InputError(
+                    f"input {port.name!r} has shape {seen[index]}; accepted is "
+                    f"{' or '.join(map(str, own))}. Compile the model with --input-shape for "
+                    "another one."
+                )
+        together = "; or ".join(", ".join(map(str, shapes)) for shapes in accepted)
+        raise InputError(
+            f"the inputs have shapes {', '.join(map(str, seen))}; accepted together are {together}."
+        )
 
     def _threads(self, threads: int | None) -> int:
         if threads is None:
@@ -177,16 +217,25 @@ class Bundle:
 
     def run_all(self, *inputs: _Array, threads: int | None = None) -> tuple[_Array, ...]:
         """As `run`, but always a tuple of outputs."""
-        self._check(inputs)
+        shape = self._check(inputs)
         threads = self._threads(threads)
         if not self.runs_here:
-            return self._foreign.run(inputs, threads=threads)
+            return self._foreign.run(inputs, shape=shape, threads=threads)
         with self._lock:
-            bound = self._bound.get(threads)
+            bound = self._bound.get((shape, threads))
             if bound is None:
-                bound = self._bound[threads] = Bound(self._host, threads=threads)
+                bound = self._bound[shape, threads] = self._bind(shape, threads)
             self._host.check(self._call(bound, inputs))
             return tuple(output.copy() for output in bound.outputs)
+
+    def _bind(self, shape: int, threads: int) -> Bound:
+        ports = self.shapes[shape]
+        return Bound(
+            self._host,
+            inputs=[port.shape for port in ports.inputs],
+            outputs=[port.shape for port in ports.outputs],
+            threads=threads,
+        )
 
     @staticmethod
     def _call(bound: Bound, inputs: tuple[_Array, ...]) -> int:
@@ -200,7 +249,7 @@ class Bundle:
         Parameters
         ----------
         inputs : float32 arrays
-            In the model's order and of `Bundle.inputs`' shapes, finite.
+            In the model's order and of the shapes of one of `Bundle.shapes`, finite.
         threads : int, optional
             1 to 64; by default what the bundle was compiled with. The values do not depend on
             it.
@@ -236,13 +285,13 @@ class Bundle:
         MeasurementError
             The bundle is for another machine: an emulator's time says nothing.
         """
-        self._check(inputs)
+        shape = self._check(inputs)
         if not self.runs_here:
             raise MeasurementError(
                 f"{self.path} is for {self.device.name} and does not run on this machine; time it on "
                 "that device. Here only its numbers can be checked (`parc-hw verify`)."
             )
-        bound = Bound(self._host, threads=self._threads(threads))
+        bound = self._bind(shape, self._threads(threads))
         self._host.check(self._call(bound, inputs))
         return bound
 
@@ -251,15 +300,16 @@ class Bundle:
     ) -> Iterator[tuple[int, _Array]]:
         """Run once and give (index, values) of every layer in the order in which they run.
 
-        The values are flat, in memory order (`layers[index]["order"]` says which that is).
+        The values are flat, in memory order (`layers[index]["order"]` of the shape of these
+        inputs says which that is).
         """
-        self._check(inputs)
+        shape = self._check(inputs)
         threads = self._threads(threads)
         if not self.runs_here:
-            yield from self._foreign.run_layers(inputs, threads=threads)
+            yield from self._foreign.run_layers(inputs, shape=shape, threads=threads)
             return
         seen: list[tuple[int, _Array]] = []
-        bound = Bound(self._host, threads=threads)
+        bound = self._bind(shape, threads)
         bound.on_layer(lambda index, values: seen.append((index, values)))
         self._host.check(self._call(bound, inputs))
         yield from seen
@@ -271,20 +321,27 @@ class Bundle:
             for index, port in enumerate(ports)
         )
 
-    def vectors(self) -> Vectors:
-        """The stored inputs and the source model's outputs."""
-        numbers = range(self.manifest["vectors"])
-        return Vectors(
-            inputs=[self._stored(number, "input", self.inputs) for number in numbers],
-            outputs=[self._stored(number, "output", self.outputs) for number in numbers],
-        )
+    def vectors(self) -> tuple[Vectors, ...]:
+        """The stored inputs and what the source model made of them, for each of `shapes`."""
+        stored, first = [], 0
+        for shape, entry in zip(self.shapes, self.manifest["shapes"], strict=True):
+            numbers = range(first, first + entry["vectors"])
+            first = numbers.stop
+            stored.append(
+                Vectors(
+                    inputs=[self._stored(number, "input", shape.inputs) for number in numbers],
+                    outputs=[self._stored(number, "output", shape.outputs) for number in numbers],
+                    layers=self._layer_samples(shape, numbers.start),
+                )
+            )
+        return tuple(stored)
 
-    def layer_samples(self) -> dict[int, _Array]:
-        """The source model's values at sampled places of its layers, for the first vector."""
-        counts = [layer["samples"] for layer in self.layers]
+    def _layer_samples(self, shape: Shape, number: int) -> dict[int, _Array]:
+        """The source model's values at sampled places of its layers, for this vector."""
+        counts = [layer["samples"] for layer in shape.layers]
         if not any(counts):
             return {}
-        values = np.fromfile(self.path / "test" / "vectors" / "v0_layers.f32", "<f4")
+        values = np.fromfile(self.path / "test" / "vectors" / f"v{number}_layers.f32", "<f4")
         parts = np.split(values, np.cumsum(counts)[:-1])
         return {index: part for index, part in enumerate(parts) if part.size}
 

@@ -24,7 +24,7 @@ from parc_hw.version import VERSION
 if TYPE_CHECKING:
     import jinja2
 
-    from parc_hw.lower.program import Call, Kernel, Operand, Program, Tensor
+    from parc_hw.lower.program import Call, Kernel, Operand, Program, ShapePlan, Tensor
 
 __all__ = [
     "API",
@@ -34,9 +34,11 @@ __all__ = [
     "build_id",
     "check_name",
     "check_program",
+    "input_text",
     "render",
     "scratch_bytes",
     "template_text",
+    "tensor_macro",
     "workspace_bytes",
 ]
 
@@ -94,10 +96,25 @@ def _braces(dims: Sequence[int]) -> str:
     return "{" + ", ".join(map(str, dims)) + "}"
 
 
-def _tensor(tensor: Tensor, number: int) -> dict[str, Any]:
-    """What the templates print about an input or output."""
+def tensor_macro(kind: str, number: int, shape: int) -> str:
+    """What the macros of an input or output in a set of shapes begin with, after NAME_.
+
+    >>> tensor_macro("INPUT", 0, shape=0), tensor_macro("OUTPUT", 1, shape=2)
+    ('INPUT0', 'SHAPE2_OUTPUT1')
+    """
+    return f"SHAPE{shape}_{kind}{number}" if shape else f"{kind}{number}"
+
+
+def input_text(tensors: Sequence[Any]) -> str:
+    """The shapes of a model's inputs as people write them, e.g. `1x3x224x224`."""
+    return ", ".join("x".join(map(str, tensor.shape)) or "1" for tensor in tensors)
+
+
+def _tensor(tensor: Tensor, kind: str, number: int, shape: int) -> dict[str, Any]:
+    """What the templates print about an input or output in one set of shapes."""
     return {
         "name": tensor.name,
+        "macro": tensor_macro(kind, number, shape),
         "usage": f"INPUT{number}",
         "text": "x".join(map(str, tensor.shape)) or "1",
         "rank": len(tensor.shape),
@@ -106,22 +123,64 @@ def _tensor(tensor: Tensor, number: int) -> dict[str, Any]:
     }
 
 
-def check_program(program: Program) -> None:
-    """Raise ValueError where calls, kernels, layers and tensors do not fit (a bug in lowering)."""
+def _shape(shape: ShapePlan, number: int) -> dict[str, Any]:
+    """What the templates print about one set of shapes."""
+    return {
+        "number": number,
+        "text": input_text(shape.inputs),
+        "inputs": [_tensor(t, "INPUT", k, number) for k, t in enumerate(shape.inputs)],
+        "outputs": [_tensor(t, "OUTPUT", k, number) for k, t in enumerate(shape.outputs)],
+    }
+
+
+def _check_calls(shape: ShapePlan, kernels: Sequence[Kernel]) -> None:
+    """Raise ValueError where one shape's calls, kernels, layers and tensors do not fit."""
     written = set()
-    for number, call in enumerate(program.calls):
-        kernel = program.kernels[call.kernel]
+    for number, call in enumerate(shape.calls):
+        kernel = kernels[call.kernel]
         if len(call.operands) != kernel.arguments:
             raise ValueError(
                 f"call {number}: {len(call.operands)} operands for {kernel.symbol}, which takes "
                 f"{kernel.arguments}"
             )
-        program.layers[call.layer]
+        shape.layers[call.layer]
         if call.operands[-1].place.value == "output":
             written.add(call.operands[-1].index)
-    missing = sorted(set(range(len(program.outputs))) - written)
+    missing = sorted(set(range(len(shape.outputs))) - written)
     if missing:
         raise ValueError(f"no call writes output {missing[0]}")
+
+
+def check_program(program: Program) -> None:
+    """Check that a program can be printed.
+
+    Raises
+    ------
+    ValueError
+        Calls, kernels, layers and tensors do not fit (a bug in lowering).
+    InputError
+        Two shapes have inputs that a NAME_tensor cannot tell apart.
+    UnsupportedError
+        A tensor has more than four dimensions, shapes differ in their number of outputs, or
+        something is too large.
+    """
+    seen: dict[tuple[tuple[int, ...], ...], str] = {}
+    for shape in program.shapes:
+        _check_calls(shape, program.kernels)
+        counts = [len(shape.outputs), len(program.shapes[0].outputs)]
+        if counts[0] != counts[1]:
+            raise UnsupportedError(
+                f"the model has {counts[0]} outputs for {input_text(shape.inputs)} and {counts[1]} "
+                f"for {input_text(program.shapes[0].inputs)}; one bundle has the same outputs for "
+                "all its input shapes. Compile one bundle for each."
+            )
+        dims = tuple(map(_dims, shape.inputs))
+        if dims in seen:
+            raise InputError(
+                f"the input shapes {seen[dims]} and {input_text(shape.inputs)} have the same dims "
+                "in the library; give each only once."
+            )
+        seen[dims] = input_text(shape.inputs)
     for what, size in (
         ("weights", len(program.weights)),
         ("intermediate values", program.arena_bytes + MAX_THREADS * program.scratch_bytes),
@@ -145,8 +204,11 @@ def build_id(program: Program, name: str) -> bytes:
         "weights": len(program.weights),
         "kernels": [[k.symbol, k.arguments, k.extent, k.scratch_bytes] for k in program.kernels],
         "calls": [
-            [c.kernel, [[o.place.value, o.index, o.offset_bytes] for o in c.operands]]
-            for c in program.calls
+            [
+                [c.kernel, [[o.place.value, o.index, o.offset_bytes] for o in c.operands]]
+                for c in shape.calls
+            ]
+            for shape in program.shapes
         ],
     }
     digest.update(json.dumps(text).encode())
@@ -155,10 +217,9 @@ def build_id(program: Program, name: str) -> bytes:
     return digest.digest()
 
 
-def _grain(call: Call, program: Program) -> int:
+def _grain(call: Call, shape: ShapePlan, extent: int) -> int:
     """Iterations of a kernel's loop that are worth a task of their own."""
-    extent = program.kernels[call.kernel].extent
-    layer = program.layers[call.layer]
+    layer = shape.layers[call.layer]
     work = max(layer.macs, _ELEMENT_MACS * math.prod(layer.shape), 1)
     return max(1, min(extent, -(-extent * _TASK_MACS // work)))
 
@@ -166,8 +227,8 @@ def _grain(call: Call, program: Program) -> int:
 class _Plan:
     """The tables of one set of input shapes."""
 
-    def __init__(self, program: Program) -> None:
-        bases = {"weights": 0, "arena": 1, "input": 2, "output": 2 + len(program.inputs)}
+    def __init__(self, shape: ShapePlan, kernels: Sequence[Kernel]) -> None:
+        bases = {"weights": 0, "arena": 1, "input": 2, "output": 2 + len(shape.inputs)}
 
         def place(operand: Operand) -> dict[str, int]:
             return {
@@ -175,33 +236,33 @@ class _Plan:
                 "offset": operand.offset_bytes,
             }
 
-        first = itertools.accumulate((len(c.operands) for c in program.calls), initial=0)
-        last_call = {call.layer: number for number, call in enumerate(program.calls)}
-        self.operands = [place(o) for call in program.calls for o in call.operands]
+        first = itertools.accumulate((len(c.operands) for c in shape.calls), initial=0)
+        last_call = {call.layer: number for number, call in enumerate(shape.calls)}
+        self.operands = [place(o) for call in shape.calls for o in call.operands]
         self.calls = [
             {
                 "kernel": call.kernel,
-                "extent": program.kernels[call.kernel].extent,
-                "grain": _grain(call, program),
+                "extent": kernels[call.kernel].extent,
+                "grain": _grain(call, shape, kernels[call.kernel].extent),
                 "first": start,
                 "operands": len(call.operands),
                 "layer": call.layer if last_call[call.layer] == number else -1,
             }
-            for number, (call, start) in enumerate(zip(program.calls, first, strict=False))
+            for number, (call, start) in enumerate(zip(shape.calls, first, strict=False))
         ]
         self.layers = [
-            {**place(layer.output), "bytes": 4 * math.prod(layer.shape)} for layer in program.layers
+            {**place(layer.output), "bytes": 4 * math.prod(layer.shape)} for layer in shape.layers
         ]
-        self.input_dims = _braces([_braces(_dims(t)) for t in program.inputs])  # type: ignore[misc]
-        self.output_dims = _braces([_braces(_dims(t)) for t in program.outputs])  # type: ignore[misc]
-        self.arena_bytes = arena_bytes(program)
+        self.input_dims = _braces([_braces(_dims(t)) for t in shape.inputs])  # type: ignore[misc]
+        self.output_dims = _braces([_braces(_dims(t)) for t in shape.outputs])  # type: ignore[misc]
+        self.arena_bytes = arena_bytes(shape)
 
 
 def _aligned(size_bytes: int) -> int:
     return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
-def arena_bytes(program: Program) -> int:
+def arena_bytes(program: Program | ShapePlan) -> int:
     """Bytes of the arena in the workspace: at least a cache line, so that no size is 0."""
     return max(_aligned(program.arena_bytes), ALIGNMENT_BYTES)
 
@@ -231,13 +292,17 @@ def _kernel(kernel: Kernel) -> dict[str, Any]:
     }
 
 
-def _statuses(
-    inputs: Sequence[dict[str, Any]], weights_bytes: int, name: str
-) -> list[dict[str, str]]:
+def _accepted(shapes: Sequence[ShapePlan]) -> str:
+    """The dims of all inputs that NAME_run takes."""
+    dims = [[" x ".join(map(str, _dims(t))) for t in shape.inputs] for shape in shapes]
+    if len(dims[0]) == 1:  # "A or B for input 0" reads better than naming the input each time
+        return f"{' or '.join(text for (text,) in dims)} for input 0"
+    sets = [", ".join(f"{text} for input {k}" for k, text in enumerate(each)) for each in dims]
+    return "; or ".join(sets)
+
+
+def _statuses(shapes: Sequence[ShapePlan], weights_bytes: int, name: str) -> list[dict[str, str]]:
     """The statuses in the order in which they are checked, and what each says."""
-    accepted = ", ".join(
-        f"{' x '.join(map(str, t['dims']))} for input {number}" for number, t in enumerate(inputs)
-    )
     texts = {
         "OK": "no error",
         "E_NULL": "a pointer is NULL that must not be",
@@ -250,7 +315,7 @@ def _statuses(
         "E_WORKSPACE_ALIGNMENT": "the workspace does not begin at a multiple of 64 bytes",
         "E_CONTEXT": f"the context was not made by a successful {name}_init",
         "E_THREADS": f"threads is not from 1 to {MAX_THREADS}",
-        "E_SHAPE": f"the dims of an input are not accepted; accepted: {accepted}",
+        "E_SHAPE": f"the dims of an input are not accepted; accepted: {_accepted(shapes)}",
         "E_DATA_ALIGNMENT": "the data of a tensor do not begin at a multiple of 64 bytes",
     }
     return [{"name": status, "text": text} for status, text in texts.items()]
@@ -305,10 +370,10 @@ class Sources:
         weights_bytes: int,
         build: bytes,
         weights_c: bool,
-        tolerances: Sequence[Sequence[float]],
+        tolerances: Sequence[Sequence[Sequence[float]]],
     ) -> None:
-        inputs = [_tensor(t, k) for k, t in enumerate(program.inputs)]
-        outputs = [_tensor(t, k) for k, t in enumerate(program.outputs)]
+        shapes = [_shape(shape, number) for number, shape in enumerate(program.shapes)]
+        inputs, outputs = shapes[0]["inputs"], shapes[0]["outputs"]
         classes = outputs[0]["rank"] == 2
         self.generated = (
             f"Generated by parc_hw {VERSION} for {_comment(name)} on {device.name}; do not edit."
@@ -319,24 +384,38 @@ class Sources:
             "version": VERSION,
             "device": device,
             "cc": "cc" if device.qemu is None else f"{device.gnu_triple}-gcc -static",
-            "inputs": inputs,
+            "shapes": shapes,
+            "inputs": inputs,  # of the first shape, as the example uses it
             "outputs": outputs,
+            "largest": {
+                kind: [
+                    max(sizes)
+                    for sizes in zip(*([t["size"] for t in s[key]] for s in shapes), strict=True)
+                ]
+                for kind, key in (("INPUT", "inputs"), ("OUTPUT", "outputs"))
+            },
             "max_threads": MAX_THREADS,
             "weights_bytes": weights_bytes,
             "weights_c": weights_c,
             "arena_bytes": arena_bytes(program),
             "scratch_bytes": scratch_bytes(program),
-            "statuses": _statuses(inputs, weights_bytes, name),
+            "statuses": _statuses(program.shapes, weights_bytes, name),
             "kernels": [_kernel(k) for k in program.kernels],
-            "plans": [_Plan(program)],
-            "max_operands": max(len(call.operands) for call in program.calls),
+            "plans": [_Plan(shape, program.kernels) for shape in program.shapes],
+            "max_operands": max(
+                len(call.operands) for shape in program.shapes for call in shape.calls
+            ),
             "header_bytes": HEADER_BYTES,
             "format_bytes": list(format_bytes(weights_bytes)),
             "build_bytes": list(build),
             "classes": classes,
             "rows": outputs[0]["dims"][0] if classes else 1,
             "tolerance": TOLERANCE,
-            "vectors": [{"tolerances": [f"{t:.9e}f" for t in row]} for row in tolerances],
+            "vectors": [
+                {"shape": number, "tolerances": [f"{t:.9e}f" for t in row]}
+                for number, rows in enumerate(tolerances)
+                for row in rows
+            ],
         }
 
     def text(self, template: str) -> str:

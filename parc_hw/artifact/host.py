@@ -84,15 +84,22 @@ def _pool_library(device: Device) -> ctypes.CDLL:
 
 
 class Bound:
-    """A library with its own context, workspace and buffers: calling it is one C call.
+    """A library with its own context, workspace and buffers of given shapes: one C call to run.
 
     Write to `inputs`, call, read `outputs`; no shape is checked and nothing is copied. A call
     returns the library's status, 0 unless something is wrong. One call at a time.
     """
 
-    def __init__(self, library: HostLibrary, *, threads: int) -> None:
-        self.inputs = tuple(map(aligned_floats, library.input_shapes))
-        self.outputs = tuple(map(aligned_floats, library.output_shapes))
+    def __init__(
+        self,
+        library: HostLibrary,
+        *,
+        inputs: Sequence[tuple[int, ...]],
+        outputs: Sequence[tuple[int, ...]],
+        threads: int,
+    ) -> None:
+        self.inputs = tuple(map(aligned_floats, inputs))
+        self.outputs = tuple(map(aligned_floats, outputs))
         self._library = library  # keeps the weights
         self.context = _Context()
         workspace = aligned_bytes(library.workspace_bytes(threads))
@@ -153,11 +160,8 @@ class HostLibrary:
         name: str,
         device: Device,
         weights: Path,
-        input_shapes: Sequence[tuple[int, ...]],
-        output_shapes: Sequence[tuple[int, ...]],
     ) -> None:
         self.device = device
-        self.input_shapes, self.output_shapes = input_shapes, output_shapes
         try:
             library = ctypes.CDLL(str(path.absolute()))
         except OSError as error:

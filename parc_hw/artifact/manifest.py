@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from parc_hw.device import Device
 from parc_hw.errors import BundleError, InputError
 
 if TYPE_CHECKING:
-    from parc_hw.lower.program import Program
+    from parc_hw.lower.program import Program, ShapePlan, Tensor
 
 __all__ = [
     "FORMAT",
@@ -28,7 +28,9 @@ __all__ = [
 ]
 
 FORMAT = "parc_hw bundle"
-SCHEMA = 1
+SCHEMA = 2
+
+_TENSOR = {"name": str, "shape": list, "dtype": str}
 
 # key: type, or for lists of records the keys and types of one record
 _SHAPE: dict[str, Any] = {
@@ -38,23 +40,26 @@ _SHAPE: dict[str, Any] = {
     "device": dict,
     "source": dict,
     "threads": int,
-    "inputs": {"name": str, "shape": list, "dtype": str},
-    "outputs": {"name": str, "shape": list, "dtype": str},
     "weights": dict,
     "memory": dict,
     "kernels": {"symbol": str, "arguments": int, "extent": int, "scratch_bytes": int},
-    "layers": {
-        "name": str,
-        "source": str,
-        "ops": str,
-        "rule": str,
-        "note": str,
-        "macs": int,
-        "shape": list,
-        "order": list,
-        "samples": int,
+    "shapes": {
+        "inputs": _TENSOR,
+        "outputs": _TENSOR,
+        "memory": dict,
+        "layers": {
+            "name": str,
+            "source": str,
+            "ops": str,
+            "rule": str,
+            "note": str,
+            "macs": int,
+            "shape": list,
+            "order": list,
+            "samples": int,
+        },
+        "vectors": int,
     },
-    "vectors": int,
     "tools": dict,
     "verification": (dict, type(None)),
     "files": dict,
@@ -67,59 +72,17 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def make(
-    program: Program,
-    *,
-    name: str,
-    device: Device,
-    vectors: Vectors,
-    source: Mapping[str, Any],
-    tools: Mapping[str, str],
-    threads: int,
-    weights: bytes,
-    build: bytes,
-    code_bytes: int,
-) -> dict[str, Any]:
-    """Everything about a bundle but its files and its verification."""
-    used = [call.kernel for call in program.calls]
-    kernel_of = {call.layer: program.kernels[call.kernel].symbol for call in program.calls}
+def _shape(shape: ShapePlan, vectors: Vectors, kernels: Sequence[str]) -> dict[str, Any]:
+    """What is known about one set of input shapes."""
+    kernel_of = {call.layer: kernels[call.kernel] for call in shape.calls}
     return {
-        "format": FORMAT,
-        "schema": SCHEMA,
-        "name": name,
-        "device": {**device.to_json(), "sources": {}},  # the TOML file has them
-        "source": dict(source),
-        "threads": threads,
-        "inputs": [
-            {"name": t.name, "shape": list(t.shape), "dtype": "float32"} for t in program.inputs
-        ],
-        "outputs": [
-            {"name": t.name, "shape": list(t.shape), "dtype": "float32"} for t in program.outputs
-        ],
-        "weights": {
-            "file": f"src/{name}_weights.bin",
-            "bytes": len(weights),
-            "sha256": hashlib.sha256(weights).hexdigest(),
-            "build": build.hex(),
-        },
+        "inputs": [_tensor(tensor) for tensor in shape.inputs],
+        "outputs": [_tensor(tensor) for tensor in shape.outputs],
+        "macs": shape.macs,
         "memory": {
-            "arena_bytes": program.arena_bytes,
-            "live_peak_bytes": program.live_peak_bytes,
-            "scratch_bytes": program.scratch_bytes,
-            "workspace_bytes": csource.workspace_bytes(program, threads),
-            "code_bytes": code_bytes,
+            "arena_bytes": shape.arena_bytes,
+            "live_peak_bytes": shape.live_peak_bytes,
         },
-        "macs": program.macs,
-        "kernels": [
-            {
-                "symbol": kernel.symbol,
-                "arguments": kernel.arguments,
-                "extent": kernel.extent,
-                "scratch_bytes": kernel.scratch_bytes,
-                "calls": used.count(number),
-            }
-            for number, kernel in enumerate(program.kernels)
-        ],
         "layers": [
             {
                 "name": layer.name,
@@ -134,9 +97,66 @@ def make(
                 "kernel": kernel_of[number],
                 "samples": vectors.layers[number].size if number in vectors.layers else 0,
             }
-            for number, layer in enumerate(program.layers)
+            for number, layer in enumerate(shape.layers)
         ],
         "vectors": len(vectors.inputs),
+    }
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "shape": list(tensor.shape), "dtype": "float32"}
+
+
+def make(
+    program: Program,
+    *,
+    name: str,
+    device: Device,
+    vectors: Sequence[Vectors],
+    source: Mapping[str, Any],
+    tools: Mapping[str, str],
+    threads: int,
+    weights: bytes,
+    build: bytes,
+    code_bytes: int,
+) -> dict[str, Any]:
+    """Everything about a bundle but its files and its verification."""
+    used = [call.kernel for shape in program.shapes for call in shape.calls]
+    symbols = [kernel.symbol for kernel in program.kernels]
+    return {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "name": name,
+        "device": {**device.to_json(), "sources": {}},  # the TOML file has them
+        "source": dict(source),
+        "threads": threads,
+        "weights": {
+            "file": f"src/{name}_weights.bin",
+            "bytes": len(weights),
+            "sha256": hashlib.sha256(weights).hexdigest(),
+            "build": build.hex(),
+        },
+        "memory": {
+            "arena_bytes": program.arena_bytes,
+            "live_peak_bytes": program.live_peak_bytes,
+            "scratch_bytes": program.scratch_bytes,
+            "workspace_bytes": csource.workspace_bytes(program, threads),
+            "code_bytes": code_bytes,
+        },
+        "kernels": [
+            {
+                "symbol": kernel.symbol,
+                "arguments": kernel.arguments,
+                "extent": kernel.extent,
+                "scratch_bytes": kernel.scratch_bytes,
+                "calls": used.count(number),
+            }
+            for number, kernel in enumerate(program.kernels)
+        ],
+        "shapes": [
+            _shape(shape, each, symbols)
+            for shape, each in zip(program.shapes, vectors, strict=True)
+        ],
         "tools": dict(sorted(tools.items())),
         "verification": None,
         "files": {},
@@ -216,8 +236,13 @@ def _problem(data: Mapping[str, Any], key: str, expected: Any) -> str | None:
         return None if isinstance(value, expected) else f"{key!r} is {type(value).__name__}"
     if not isinstance(value, list):
         return f"{key!r} is {type(value).__name__}, not a list"
+    if not value:
+        return f"{key!r} is empty"
     for number, record in enumerate(value):
+        if not isinstance(record, dict):
+            return f"entry {number} of {key!r} is {type(record).__name__}"
         for name, kind in expected.items():
-            if not isinstance(record, dict) or not isinstance(record.get(name), kind):
-                return f"entry {number} of {key!r} has no valid {name!r}"
+            problem = _problem(record, name, kind)
+            if problem:
+                return f"entry {number} of {key!r}: {problem}"
     return None

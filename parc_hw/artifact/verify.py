@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parc_hw.artifact.vectors import TOLERANCE, sample, scale
+from parc_hw.artifact.vectors import TOLERANCE, Vectors, sample, scale
 
 if TYPE_CHECKING:
-    from parc_hw.artifact.bundle import Bundle
+    from parc_hw.artifact.bundle import Bundle, Shape
 
 __all__ = ["VerifyReport", "VerifyRow", "compare", "verify_bundle"]
 
@@ -22,6 +22,7 @@ class VerifyRow:
     """One output of one vector against the source model."""
 
     vector: int
+    input: str  # shape of the vector's input, e.g. "1x3x224x224"
     output: str
     max_abs: float  # largest |difference|; infinity when a value is not finite
     std: float  # standard deviation of the source's output (see `vectors.scale`)
@@ -94,16 +95,20 @@ def compare(got: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float
     return worst if math.isfinite(worst) else math.inf
 
 
-def _first_diverging(bundle: Bundle, inputs: tuple[Any, ...], threads: int | None) -> str | None:
-    """Name of the first layer whose samples differ from the source's for these inputs."""
-    references = bundle.layer_samples()
-    for index, value in bundle.run_layers(*inputs, threads=threads):
-        reference = references.get(index)
+def _first_diverging(
+    bundle: Bundle, shape: Shape, vectors: Vectors, threads: int | None
+) -> str | None:
+    """Name of the first layer whose samples differ from the source's for a shape's first vector."""
+    for index, value in bundle.run_layers(*vectors.inputs[0], threads=threads):
+        reference = vectors.layers.get(index)
         if reference is None:
             continue
         if compare(sample(value), reference) > TOLERANCE * scale(reference):
-            layer = bundle.layers[index]
-            return f"{layer['name']} (layer {index}, {layer['ops']}, rule {layer['rule']})"
+            layer = shape.layers[index]
+            where = f"layer {index}, {layer['ops']}, rule {layer['rule']}"
+            if len(bundle.shapes) > 1:
+                where += f", input {shape.text}"
+            return f"{layer['name']} ({where})"
     return None
 
 
@@ -113,10 +118,10 @@ def verify_bundle(
     threads: int | None = None,
     progress: Callable[[str, int, int, str], None] | None = None,
 ) -> VerifyReport:
-    """Run a bundle's stored vectors and compare with the source's outputs.
+    """Run a bundle's stored vectors, for all its shapes, and compare with the source's outputs.
 
     An output passes when `max |y - y_source| <= 1e-3 * std(y_source)`. When one does not, the
-    first vector runs again layer by layer and the first layer that differs is named.
+    first vector of its shape runs again layer by layer and the first layer that differs is named.
 
     Parameters
     ----------
@@ -133,25 +138,32 @@ def verify_bundle(
         The emulator or the compiler for it is missing.
     """
     vectors = bundle.vectors()
+    total = sum(len(each.inputs) for each in vectors)
     rows: list[VerifyRow] = []
-    for number, (inputs, outputs) in enumerate(zip(vectors.inputs, vectors.outputs, strict=True)):
-        if progress:
-            progress("verify", number, len(vectors.inputs), "")
-        results = bundle.run_all(*inputs, threads=threads)
-        rows.extend(
-            VerifyRow(
-                vector=number,
-                output=port.name,
-                max_abs=compare(result, expected),
-                std=scale(expected),
-            )
-            for port, result, expected in zip(bundle.outputs, results, outputs, strict=True)
-        )
+    missed: tuple[Shape, Vectors] | None = None
+    number = 0
+    for shape, each in zip(bundle.shapes, vectors, strict=True):
+        for inputs, outputs in zip(each.inputs, each.outputs, strict=True):
+            if progress:
+                progress("verify", number, total, "")
+            results = bundle.run_all(*inputs, threads=threads)
+            for port, result, expected in zip(shape.outputs, results, outputs, strict=True):
+                row = VerifyRow(
+                    vector=number,
+                    input=shape.text,
+                    output=port.name,
+                    max_abs=compare(result, expected),
+                    std=scale(expected),
+                )
+                rows.append(row)
+                if missed is None and row.ratio > TOLERANCE:
+                    missed = shape, each
+            number += 1
     report = VerifyReport(rows=tuple(rows))
     if progress:
-        progress("verify", len(vectors.inputs), len(vectors.inputs), report.summary)
-    if report.passed:
+        progress("verify", total, total, report.summary)
+    if missed is None:
         return report
     return VerifyReport(
-        rows=report.rows, first_diverging=_first_diverging(bundle, vectors.inputs[0], threads)
+        rows=report.rows, first_diverging=_first_diverging(bundle, *missed, threads)
     )

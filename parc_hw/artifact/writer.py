@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,14 +161,15 @@ def _write_floats(root: Path, name: str, values: np.ndarray[Any, Any]) -> None:
     path.write_bytes(data.tobytes())
 
 
-def _write_vectors(root: Path, vectors: Vectors) -> None:
+def _write_vectors(root: Path, vectors: Vectors, first: int) -> None:
+    """Store the vectors of one set of shapes; their numbers begin with `first`."""
     for kind, arrays in (("input", vectors.inputs), ("output", vectors.outputs)):
-        for number, tensors in enumerate(arrays):
+        for number, tensors in enumerate(arrays, first):
             for index, tensor in enumerate(tensors):
                 _write_floats(root, f"v{number}_{kind}{index}.f32", tensor)
     if vectors.layers:
         samples = [np.ravel(vectors.layers[index]) for index in sorted(vectors.layers)]
-        _write_floats(root, "v0_layers.f32", np.concatenate(samples))
+        _write_floats(root, f"v{first}_layers.f32", np.concatenate(samples))
 
 
 def _write_weights_c(root: Path, sources: csource.Sources, weights: bytes, name: str) -> None:
@@ -206,16 +207,18 @@ def _library(
     return elf.code_bytes(data)
 
 
-def _layers_csv(layers: list[dict[str, Any]]) -> str:
-    """The layers as a table for a spreadsheet."""
+def _layers_csv(shapes: list[dict[str, Any]]) -> str:
+    """The layers as a table for a spreadsheet, those of one set of input shapes after another."""
     columns = ("name", "source", "ops", "rule", "note", "macs", "shape", "bytes", "kernel")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("layer", *columns))
-    for number, layer in enumerate(layers):
-        shape = "x".join(map(str, layer["shape"]))
-        values = [shape if column == "shape" else layer[column] for column in columns]
-        writer.writerow((number, *values))
+    writer.writerow(("input", "layer", *columns))
+    for each in shapes:
+        given = ", ".join("x".join(map(str, tensor["shape"])) for tensor in each["inputs"])
+        for number, layer in enumerate(each["layers"]):
+            shape = "x".join(map(str, layer["shape"]))
+            values = [shape if column == "shape" else layer[column] for column in columns]
+            writer.writerow((given, number, *values))
     return text.getvalue()
 
 
@@ -249,7 +252,7 @@ def write_bundle(
     program: Program,
     name: str,
     device: Device,
-    vectors: Vectors,
+    vectors: Sequence[Vectors],
     source: Mapping[str, Any],
     tool_versions: Mapping[str, str],
     threads: int = 1,
@@ -274,8 +277,8 @@ def write_bundle(
         Begins the file names and every C name of the library.
     device : Device
         What the kernels were compiled for.
-    vectors : Vectors
-        Stored for verification; at least one.
+    vectors : sequence of Vectors
+        Stored for verification; one for each of the program's shapes.
     source : mapping
         What was compiled, for the manifest: model, hash of its weights, preprocessing. JSON types.
     tool_versions : mapping of str to str
@@ -303,11 +306,12 @@ def write_bundle(
     Raises
     ------
     InputError
-        A bad name, number of threads, vector or manifest value.
+        A bad name, number of threads, vector or manifest value, or a shape given twice.
     BundleError
         The place is taken or cannot be written, or there is no space.
     UnsupportedError
-        A tensor of more than four dimensions, or kernels that need a foreign function.
+        A tensor of more than four dimensions, outputs that differ between shapes in their number,
+        or kernels that need a foreign function.
     ToolchainError
         No compiler, or it failed.
     VerificationError
@@ -323,7 +327,8 @@ def write_bundle(
     if not 1 <= threads <= csource.MAX_THREADS:
         raise InputError(f"threads is {threads}; accepted are 1 to {csource.MAX_THREADS}.")
     csource.check_program(program)
-    vectors.check([t.shape for t in program.inputs], [t.shape for t in program.outputs])
+    for shape, each in zip(program.shapes, vectors, strict=True):
+        each.check([t.shape for t in shape.inputs], [t.shape for t in shape.outputs])
     check_output(path, force=force)
     tools = toolchain or find_toolchain(device)
     build = csource.build_id(program, name)
@@ -334,7 +339,10 @@ def write_bundle(
         weights_bytes=HEADER_BYTES + len(program.weights) + -len(program.weights) % 4,
         build=build,
         weights_c=weights_c,
-        tolerances=[[TOLERANCE * scale(y) for y in outputs] for outputs in vectors.outputs],
+        tolerances=[
+            [[TOLERANCE * scale(y) for y in outputs] for outputs in each.outputs]
+            for each in vectors
+        ],
     )
     weights = pack_weights(program.weights, build)
     with _clear_errors(path), _staging(path, force=force) as root:
@@ -343,7 +351,10 @@ def write_bundle(
         (root / "src" / f"{name}_weights.bin").write_bytes(weights)
         if weights_c:
             _write_weights_c(root, sources, weights, name)
-        _write_vectors(root, vectors)
+        first = 0
+        for each in vectors:
+            _write_vectors(root, each, first)
+            first += len(each.inputs)
         _write(root, f"include/{name}.h", sources.text("library.h.j2"))
         _write(root, "example/main.c", sources.text("main.c.j2"))
         _write(root, "example/parallel_pthread.c", csource.template_text("parallel_pthread.c"))
@@ -366,7 +377,7 @@ def write_bundle(
         )
         for kind, text in (texts or {}).items():
             _write(root, f"dump/{_DUMPS[kind]}", text)
-        _write(root, "report/layers.csv", _layers_csv(record["layers"]))
+        _write(root, "report/layers.csv", _layers_csv(record["shapes"]))
         manifest.write(root, record)
         say(2, "verifying" if verify else "finishing")
         if verify:

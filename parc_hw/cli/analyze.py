@@ -21,7 +21,7 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="A .pt or .safetensors checkpoint.")
     ] = None,
     input_shape: Annotated[
-        list[str] | None, typer.Option(metavar="1x3x224x224", help="Repeat for each input.")
+        list[str] | None, typer.Option(metavar="1x3x224x224", help="Repeat to see several shapes.")
     ] = None,
     plan: Annotated[
         str, typer.Option(metavar="PLAN", help="auto, direct, fft or N1xN2 for every ParC.")
@@ -39,8 +39,11 @@ def analyse(
     weights: Path | None,
     input_shape: list[str] | None,
     plan: str,
-) -> Any:
-    """Check the arguments and ask `parc_hw.build.analyze`; `compile --dry-run` does the same."""
+) -> list[Any]:
+    """Check the arguments and ask `parc_hw.build.analyze` about each input shape.
+
+    `compile --dry-run` does the same.
+    """
     check_plan(plan)
     shapes = parse_shapes(input_shape)
     from parc_hw.device import load_device
@@ -50,21 +53,33 @@ def analyse(
 
     from parc_hw import build
 
-    return build.analyze(
-        resolved,
-        target=target,
-        input_shape=shapes[0] if shapes and len(shapes) == 1 else shapes,
-        weights=weights,
-        seed=session.seed,
-        plan=plan,
-    )
+    wanted: list[tuple[int, ...] | None] = [*shapes] if shapes else [None]
+    return [
+        build.analyze(
+            resolved,
+            target=target,
+            input_shape=shape,
+            weights=weights,
+            seed=session.seed,
+            plan=plan,
+        )
+        for shape in wanted
+    ]
 
 
-def show(session: Session, analysis: Any) -> None:
-    """Print an `Analysis`: one row per kernel call, then the sums.
+def show(session: Session, analyses: list[Any]) -> None:
+    """Print each `Analysis`: one row per kernel call, then the sums.
 
-    `-v` adds why each kernel is as it is, `-vv` why others did not apply.
+    `-v` adds why each kernel is as it is, `-vv` why others did not apply. The JSON is an object,
+    or a list of them for several input shapes.
     """
+    documents = [_document(analysis) for analysis in analyses]
+    shown = [line for analysis in analyses for line in _lines(session, analysis)]
+    session.result(documents[0] if len(documents) == 1 else documents, *shown)
+
+
+def _lines(session: Session, analysis: Any) -> list[Any]:
+    """An analysis for people."""
     detailed = session.verbosity > 0
     columns = ("layer", "operators", "kernel", "MMAC", "KiB", "shape")
     rows = table(
@@ -84,7 +99,8 @@ def show(session: Session, analysis: Any) -> None:
             *([row.note] if detailed else []),
         )
     shown: list[Any] = [
-        f"{analysis.model} for {analysis.device.name} ({analysis.weights})",
+        f"{analysis.model} at {', '.join(map(_times, analysis.inputs))} for "
+        f"{analysis.device.name} ({analysis.weights})",
         rows,
     ]
     if analysis.parc_sites:
@@ -92,28 +108,41 @@ def show(session: Session, analysis: Any) -> None:
         for row in analysis.parc_sites:
             sites.add_row(row.name, _times(row.shape), row.note)
         shown.append(sites)
+    if analysis.near_misses:
+        misses = table("no ParC", "why")
+        for name, reason in analysis.near_misses:
+            misses.add_row(name or "the top module", reason)
+        shown.append(misses)
     if session.verbosity > 1:
         shown.append("Kernels that were passed over:")
         shown += [f"  {row.name}: {reason}" for row in analysis.rows for reason in row.refusals]
-    total_bytes = sum(row.bytes for row in analysis.rows)
     shown.append(
         f"{len(analysis.rows)} kernel calls, {len(analysis.parc_sites)} ParC sites, "
-        f"{analysis.macs / 1e6:.1f} million MACs, {total_bytes / 2**20:.1f} MiB read and written"
+        f"{analysis.macs / 1e6:.1f} million MACs, {_bytes(analysis) / 2**20:.1f} MiB read and "
+        "written"
     )
-    session.result(
-        {
-            "model": analysis.model,
-            "weights": analysis.weights,
-            "target": analysis.device.name,
-            "inputs": analysis.inputs,
-            "outputs": analysis.outputs,
-            "macs": analysis.macs,
-            "bytes": total_bytes,
-            "parc_sites": [_row(row) for row in analysis.parc_sites],
-            "rows": [_row(row) for row in analysis.rows],
-        },
-        *shown,
-    )
+    return shown
+
+
+def _document(analysis: Any) -> dict[str, Any]:
+    """An analysis for programs."""
+    return {
+        "model": analysis.model,
+        "weights": analysis.weights,
+        "target": analysis.device.name,
+        "inputs": analysis.inputs,
+        "outputs": analysis.outputs,
+        "macs": analysis.macs,
+        "bytes": _bytes(analysis),
+        "parc_sites": [_row(row) for row in analysis.parc_sites],
+        "near_misses": [{"name": name, "reason": reason} for name, reason in analysis.near_misses],
+        "rows": [_row(row) for row in analysis.rows],
+    }
+
+
+def _bytes(analysis: Any) -> int:
+    """Bytes that all kernel calls read and write."""
+    return sum(row.bytes for row in analysis.rows)
 
 
 _FIELDS = ("name", "ops", "rule", "note", "macs", "bytes", "shape", "refusals")

@@ -16,24 +16,44 @@ if TYPE_CHECKING:
 __all__ = ["load_input", "load_inputs", "write_outputs", "write_whole"]
 
 
-def load_inputs(paths: Sequence[Path], shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-    """Read one file for each shape.
+def load_inputs(
+    paths: Sequence[Path], accepted: Sequence[Sequence[tuple[int, ...]]]
+) -> list[np.ndarray]:
+    """Read one file for each input of a bundle.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The files, in the order of the inputs.
+    accepted : sequence of sequences of shapes
+        The sets of shapes that the inputs may have together.
 
     Raises
     ------
     InputError
-        Too few or many files, or one that `load_input` refuses.
+        Too few or many files, one that `load_input` refuses, or shapes that do not go together.
     """
-    if len(paths) != len(shapes):
+    text = "; or ".join(", ".join(map(_times, shapes)) for shapes in accepted)
+    count = len(accepted[0])
+    if len(paths) != count:
         raise InputError(
-            f"the bundle takes {len(shapes)} input{'s' * (len(shapes) != 1)} of shape "
-            f"{', '.join(map(_times, shapes))}, but --input was given {len(paths)} times."
+            f"the bundle takes {count} input{'s' * (count != 1)} of shape {text}, but --input was "
+            f"given {len(paths)} times."
         )
-    return [load_input(path, shape) for path, shape in zip(paths, shapes, strict=True)]
+    arrays = [
+        load_input(path, shapes)
+        for path, shapes in zip(paths, zip(*accepted, strict=True), strict=True)
+    ]
+    seen = [array.shape for array in arrays]
+    if seen not in [list(shapes) for shapes in accepted]:
+        raise InputError(
+            f"the inputs have shapes {', '.join(map(_times, seen))}; the bundle takes together {text}."
+        )
+    return arrays
 
 
-def load_input(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Read a float32 array of exactly `shape`; nothing in the file is ever executed.
+def load_input(path: Path, accepted: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """Read a float32 array of one of the accepted shapes; nothing in the file is ever executed.
 
     Returns
     -------
@@ -66,9 +86,10 @@ def load_input(path: Path, shape: tuple[int, ...]) -> np.ndarray:
             f"{path} holds {array.dtype}; float32 is accepted. "
             f"Convert it: numpy.save('x.npy', x.astype('float32'))."
         )
-    if array.shape != shape:
+    if array.shape not in accepted:
         raise InputError(
-            f"{path} has shape {_times(array.shape)}, but the bundle takes {_times(shape)}."
+            f"{path} has shape {_times(array.shape)}, but the bundle takes "
+            f"{' or '.join(dict.fromkeys(map(_times, accepted)))}."
         )
     wrong = ~np.isfinite(array)
     if wrong.any():

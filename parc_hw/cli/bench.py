@@ -6,13 +6,17 @@ import json
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from parc_hw.cli.arrays import write_whole
+from parc_hw.cli.model import parse_shape
 from parc_hw.cli.session import Session, table
 from parc_hw.errors import InputError, UnsupportedError
+
+if TYPE_CHECKING:
+    from parc_hw.artifact import Bundle, Shape
 
 _AGREES = 1e-3  # of the output's standard deviation: the tolerance of verification
 
@@ -30,6 +34,10 @@ def command(
         float,
         typer.Option(min=0.1, max=3600.0, metavar="S", help="Measuring time of each runtime."),
     ] = 5.0,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(metavar="1x3x224x224", help="One that it accepts; default the first."),
+    ] = None,
     no_peers: Annotated[bool, typer.Option("--no-peers", help="Measure the bundle alone.")] = False,
     output: Annotated[
         list[Path] | None,
@@ -51,7 +59,8 @@ def command(
             f"{bundle} is for {opened.device.name}, which this machine only emulates; times under "
             "qemu mean nothing. Compile the model with --target host to measure it here."
         )
-    shapes = tuple(tuple(tensor["shape"]) for tensor in opened.manifest["inputs"])
+    shape = _chosen(opened, input_shape)
+    shapes = tuple(port.shape for port in shape.inputs)
     source = opened.manifest.get("source", {})
     model = source.get("model", "")
     counts = list(dict.fromkeys(threads or [1]))
@@ -72,12 +81,29 @@ def command(
         ]
         with session.progress() as progress:
             series = measure.measure(jobs, seconds=seconds, progress=progress)
-    about = {"bundle": bundle.name, "model": model, "target": opened.device.name}
+    about = {
+        "bundle": bundle.name,
+        "model": model,
+        "target": opened.device.name,
+        "input": shape.text,
+    }
     document = measure.to_json(series, **about)
     for file in files:
         text = document if file.suffix == ".json" else measure.to_csv(series)
         write_whole(file, text.encode())
     show(session, document)
+
+
+def _chosen(bundle: Bundle, text: str | None) -> Shape:
+    """The set of input shapes to measure: the one whose first input has the shape in `text`."""
+    if text is None:
+        return bundle.shapes[0]
+    wanted = parse_shape(text)
+    for shape in bundle.shapes:
+        if shape.inputs[0].shape == wanted:
+            return shape
+    accepted = "; or ".join(shape.text for shape in bundle.shapes)
+    raise InputError(f"--input-shape {text}: {bundle.path} takes {accepted}.")
 
 
 def _weights(session: Session, text: str) -> tuple[int, bool]:
@@ -135,5 +161,5 @@ def show(session: Session, document: str) -> None:
     session.result(
         data,
         rows,
-        f"{data['model']} on {data['machine']['cpu']}, {rounds} interleaved rounds",
+        f"{data['model']} at {data['input']} on {data['machine']['cpu']}, {rounds} interleaved rounds",
     )

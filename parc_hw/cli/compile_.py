@@ -32,7 +32,10 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="A .pt or .safetensors checkpoint.")
     ] = None,
     input_shape: Annotated[
-        list[str] | None, typer.Option(metavar="1x3x224x224", help="Default: the model's own.")
+        list[str] | None,
+        typer.Option(
+            metavar="1x3x224x224", help="Default: the model's own. Repeat to accept several."
+        ),
     ] = None,
     name: Annotated[
         str | None,
@@ -81,11 +84,11 @@ def command(
         bundle = build.compile(
             resolved,
             target=target,
-            input_shape=shapes[0] if shapes and len(shapes) == 1 else shapes,
+            input_shape=shapes,
             output=output,
             weights=weights,
             seed=session.seed,
-            name=name if name or isinstance(resolved, str) else build.default_name(model),
+            name=name if name or isinstance(resolved, str | Path) else build.default_name(model),
             plan=plan,
             threads=threads,
             verify=not no_verify,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,10 +34,9 @@ def command(
     from parc_hw.artifact import Bundle
 
     opened = Bundle.open(bundle)
-    shapes = [tuple(tensor["shape"]) for tensor in opened.manifest["inputs"]]
-    arrays = load_inputs(inputs, shapes)
+    arrays = load_inputs(inputs, [[port.shape for port in s.inputs] for s in opened.shapes])
     targets = outputs or []
-    count = len(opened.manifest["outputs"])
+    count = len(opened.outputs)
     if targets and len(targets) != count:
         from parc_hw.errors import InputError
 
@@ -48,12 +47,11 @@ def command(
     result = opened.run(*arrays, threads=threads)
     results = result if isinstance(result, tuple) else (result,)
     write_outputs(targets, results)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for index, array in enumerate(results):
-        name = opened.manifest["outputs"][index].get("name", f"output {index}")
         rows.append(
             {
-                "name": name,
+                "name": opened.outputs[index].name,
                 "file": str(targets[index]) if targets else None,
                 "shape": list(array.shape),
                 "min": float(array.min()),

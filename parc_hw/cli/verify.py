@@ -24,10 +24,11 @@ def command(
     opened = Bundle.open(bundle)
     report = verify_bundle(opened)
     numbers = ("vector", "largest error", "of the deviation", "accepted")
-    rows = table("output", *numbers, "", right=numbers)
+    rows = table("output", "input", *numbers, "", right=numbers)
     for row in report.rows:
         rows.add_row(
             row.output,
+            row.input,
             str(row.vector),
             f"{row.max_abs:.3g}",
             f"{row.ratio:.2e}",

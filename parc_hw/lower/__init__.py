@@ -16,7 +16,16 @@ import numpy as np
 from parc_hw.device import Device
 from parc_hw.lower.graph import Graph
 from parc_hw.lower.memory import Lifetime, aligned, plan_memory
-from parc_hw.lower.program import Call, Kernel, Layer, Operand, Place, Program, Tensor
+from parc_hw.lower.program import (
+    Call,
+    Kernel,
+    Layer,
+    Operand,
+    Place,
+    Program,
+    ShapePlan,
+    Tensor,
+)
 
 __all__ = ["Lowering", "compile_program", "schedule_model"]
 
@@ -59,6 +68,7 @@ def schedule_model(
     outputs: Sequence[Tensor],
     device: Device,
     plan: str = "auto",
+    panel_vectors: dict[bytes, int] | None = None,
 ) -> Lowering:
     """Choose a kernel for every operator of an imported model.
 
@@ -74,6 +84,8 @@ def schedule_model(
         What to compile for.
     plan : str
         `auto`, `direct`, `fft` or `N1xN2` for the ParC sites.
+    panel_vectors : dict, optional
+        `schedules.rule.Context.panel_vectors`, the same one for all shapes of a bundle.
 
     Raises
     ------
@@ -88,7 +100,12 @@ def schedule_model(
 
     graph = to_nhwc(module["main"], sources)
     fold_into_parc(graph)
-    steps = schedule_graph(graph, RULES, Context(device=device, plan=plan))
+    context = Context(
+        device=device,
+        plan=plan,
+        panel_vectors={} if panel_vectors is None else panel_vectors,
+    )
+    steps = schedule_graph(graph, RULES, context)
     return Lowering(
         graph=graph,
         steps=tuple(steps),
@@ -98,23 +115,24 @@ def schedule_model(
     )
 
 
-def _weights(steps: Sequence[Any]) -> tuple[bytes, list[list[Operand]]]:
-    """One blob with every constant, each 64-byte aligned and equal ones stored once."""
-    blob = bytearray()
-    seen: dict[bytes, int] = {}
-    places: list[list[Operand]] = []
-    for step in steps:
-        operands = []
-        for array in step.scheduled.constants:
-            data = np.ascontiguousarray(array, np.float32).tobytes()
-            if data not in seen:
-                blob.extend(bytes(aligned(len(blob)) - len(blob)))
-                seen[data] = len(blob)
-                blob.extend(data)
-            operands.append(Operand(place=Place.WEIGHTS, offset_bytes=seen[data]))
-        places.append(operands)
-    blob.extend(bytes(aligned(len(blob)) - len(blob)))
-    return bytes(blob), places
+class _Blob:
+    """One run of bytes with every constant, each 64-byte aligned and equal ones stored once."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._seen: dict[bytes, Operand] = {}
+
+    def add(self, array: Any) -> Operand:
+        """Where this constant lies; it is appended when no equal one was."""
+        data = np.ascontiguousarray(array, np.float32).tobytes()
+        if data not in self._seen:
+            self._seen[data] = Operand(place=Place.WEIGHTS, offset_bytes=len(self._bytes))
+            self._bytes.extend(data)
+            self._bytes.extend(bytes(aligned(len(data)) - len(data)))
+        return self._seen[data]
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._bytes)
 
 
 def _places(lowering: Lowering) -> tuple[dict[int, Operand], int, int]:
@@ -141,18 +159,19 @@ def _places(lowering: Lowering) -> tuple[dict[int, Operand], int, int]:
 
 
 def compile_program(
-    lowering: Lowering,
+    lowerings: Sequence[Lowering],
     *,
     prefix: str,
     progress: Callable[[int, int, str], None] | None = None,
     dump: dict[str, str] | None = None,
 ) -> Program:
-    """Compile the kernels of a lowering and lay out its memory.
+    """Compile the kernels of a model's lowerings and lay out their memory.
 
     Parameters
     ----------
-    lowering : Lowering
-        From `schedule_model`.
+    lowerings : sequence of Lowering
+        From `schedule_model`, one for each input shape, all for one device. They share kernels
+        that are structurally equal and constants that are equal.
     prefix : str
         Beginning of every kernel's symbol.
     progress : callable of (done, total, symbol), optional
@@ -162,10 +181,9 @@ def compile_program(
     """
     from schedules.aot import compile_kernels
 
-    graph, steps = lowering.graph, lowering.steps
     compiled = compile_kernels(
-        [step.scheduled.func for step in steps],
-        lowering.device,
+        [step.scheduled.func for lowering in lowerings for step in lowering.steps],
+        lowerings[0].device,
         prefix=prefix,
         progress=progress,
         dump=dump,
@@ -182,20 +200,31 @@ def compile_program(
             ),
         )
     numbers = {symbol: number for number, symbol in enumerate(kernels)}
+    used = iter(compiled.kernels)
+    weights = _Blob()
+    shapes = [
+        _shape_plan(lowering, [numbers[next(used).symbol] for _ in lowering.steps], weights)
+        for lowering in lowerings
+    ]
+    return Program(
+        shapes=tuple(shapes),
+        kernels=tuple(kernels.values()),
+        weights=bytes(weights),
+        objects=tuple(compiled.objects),
+    )
+
+
+def _shape_plan(lowering: Lowering, kernels: Sequence[int], weights: _Blob) -> ShapePlan:
+    """The calls of one lowering, whose steps run these kernels; constants go to `weights`."""
+    graph = lowering.graph
     places, arena_bytes, live_peak_bytes = _places(lowering)
-    weights, constants = _weights(steps)
     calls, layers = [], []
-    for index, step in enumerate(steps):
+    for index, (step, kernel) in enumerate(zip(lowering.steps, kernels, strict=True)):
         result = graph.vertices[step.output]
         output = places[graph.root(step.output)]
         read = [places[graph.root(step.inputs[k])] for k in step.scheduled.inputs]
-        calls.append(
-            Call(
-                kernel=numbers[compiled.kernels[index].symbol],
-                operands=(*read, *constants[index], output),
-                layer=index,
-            )
-        )
+        constants = [weights.add(array) for array in step.scheduled.constants]
+        calls.append(Call(kernel=kernel, operands=(*read, *constants, output), layer=index))
         layers.append(
             Layer(
                 name=lowering.layer_name(step),
@@ -209,14 +238,11 @@ def compile_program(
                 output=output,
             )
         )
-    return Program(
+    return ShapePlan(
         inputs=lowering.inputs,
         outputs=lowering.outputs,
-        kernels=tuple(kernels.values()),
         calls=tuple(calls),
         layers=tuple(layers),
         arena_bytes=arena_bytes,
         live_peak_bytes=live_peak_bytes,
-        weights=weights,
-        objects=tuple(compiled.objects),
     )

@@ -1,6 +1,7 @@
 """What does lowering hand to the bundle: which kernels run in which order on which bytes?
 
-A `Program` is plain data (no TVM objects), for one input shape of one model on one device.
+A `Program` is plain data (no TVM objects) of one model on one device, for one or several input
+shapes.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-__all__ = ["Call", "Kernel", "Layer", "Operand", "Place", "Program", "Tensor"]
+__all__ = ["Call", "Kernel", "Layer", "Operand", "Place", "Program", "ShapePlan", "Tensor"]
 
 
 class Place(enum.Enum):
@@ -76,25 +77,45 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
-    """A model lowered for one input shape."""
+class ShapePlan:
+    """What a program does for one set of input shapes."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    kernels: tuple[Kernel, ...]
     calls: tuple[Call, ...]
     layers: tuple[Layer, ...]
     arena_bytes: int
     live_peak_bytes: int  # largest sum of 64-byte-aligned bytes live at one call
-    weights: bytes = field(repr=False)
-    objects: tuple[bytes, ...] = field(repr=False)  # relocatable ELF files holding every kernel
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Scratch of one thread: the largest any kernel asks for."""
-        return max((k.scratch_bytes for k in self.kernels), default=0)
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one inference."""
         return sum(layer.macs for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A model lowered for one or several sets of input shapes.
+
+    Kernels, weights and the arena serve all of them; the first is the one that examples use.
+    """
+
+    shapes: tuple[ShapePlan, ...]  # at least one; names and numbers of tensors are the same in all
+    kernels: tuple[Kernel, ...]
+    weights: bytes = field(repr=False)
+    objects: tuple[bytes, ...] = field(repr=False)  # relocatable ELF files holding every kernel
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of intermediate values: the largest any shape needs."""
+        return max(shape.arena_bytes for shape in self.shapes)
+
+    @property
+    def live_peak_bytes(self) -> int:
+        """Most bytes of intermediate values that are live at one call, for any shape."""
+        return max(shape.live_peak_bytes for shape in self.shapes)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Scratch of one thread: the largest any kernel asks for."""
+        return max((k.scratch_bytes for k in self.kernels), default=0)

@@ -21,6 +21,7 @@ from schedules.cpu.tile import (
     pack,
     pad_channels,
     panels,
+    weights_key,
 )
 from schedules.rule import Composite, Context, Node, NotApplicable, Ref, Scheduled
 from schedules.tir import Buffer, Emitter, Value, pieces
@@ -113,8 +114,8 @@ def conv(composite: Composite, context: Context) -> Scheduled | NotApplicable:
     pointwise = g.kernel == (1, 1) and g.stride == (1, 1) and not g.padded
     if pointwise and not nchw:
         matrix = weights.reshape(g.in_c, g.out_c)
-        return schedule_matmul(composite, context.device, x.index, matrix, epilogue, rule=NAME)
-    return _schedule(composite, context.device, x.index, weights, epilogue, g)
+        return schedule_matmul(composite, context, x.index, matrix, epilogue, rule=NAME)
+    return _schedule(composite, context, x.index, weights, epilogue, g)
 
 
 def _geometry(
@@ -156,17 +157,21 @@ def _four(values: Any) -> tuple[int, int, int, int]:
 
 def _schedule(
     composite: Composite,
-    device: Device,
+    context: Context,
     x_index: int,
     weights: NDArray[np.float32],
     epilogue: Epilogue,
     g: _Geometry,
 ) -> Scheduled:
-    tile = choose_tile(g.out_w, g.out_c, device)
+    device = context.device
+    key = weights_key(weights)
+    vectors = context.panel_vectors.get(key)
+    tile = choose_tile(g.out_w, g.out_c, device, vectors)
     cut = panels(g.out_c, tile, device)
     by_panel, block = _tasks(g, len(cut), device)
-    tile, group = _whole_rows(g, tile, block, device)
+    tile, group = _whole_rows(g, tile, block, device, vectors)
     cut = panels(g.out_c, tile, device)
+    context.panel_vectors[key] = tile.vectors
 
     scaled = weights.astype(np.float64) * epilogue.scale
     if g.nchw:
@@ -266,12 +271,14 @@ def _tasks(g: _Geometry, panel_count: int, device: Device) -> tuple[bool, int]:
     return False, max(d for d in divisors if g.batch * (g.out_h // d) >= wanted)
 
 
-def _whole_rows(g: _Geometry, tile: TileShape, block: int, device: Device) -> tuple[TileShape, int]:
+def _whole_rows(
+    g: _Geometry, tile: TileShape, block: int, device: Device, vectors: int | None
+) -> tuple[TileShape, int]:
     """Let one tile take several short rows: the tile and how many rows it takes (1: one, or less)."""
     best, group = tile, 1
     for rows in range(2, block + 1):
         if block % rows == 0 and rows * g.out_w <= 16:
-            wide = choose_tile(rows * g.out_w, g.out_c, device)
+            wide = choose_tile(rows * g.out_w, g.out_c, device, vectors)
             if wide.rows == rows * g.out_w:
                 best, group = wide, rows
     return best, group

@@ -18,6 +18,7 @@ from schedules.cpu.tile import (
     pack,
     pad_channels,
     panels,
+    weights_key,
 )
 from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled
 from schedules.tir import Emitter, Value
@@ -42,12 +43,12 @@ def matmul(composite: Composite, context: Context) -> Scheduled | NotApplicable:
     epilogue = parse(composite)
     if isinstance(epilogue, str):
         return NotApplicable(NAME, epilogue)
-    return schedule_matmul(composite, context.device, x.index, weights, epilogue, rule=NAME)
+    return schedule_matmul(composite, context, x.index, weights, epilogue, rule=NAME)
 
 
 def schedule_matmul(
     composite: Composite,
-    device: Device,
+    context: Context,
     x_index: int,
     weights: NDArray[np.float32],
     epilogue: Epilogue,
@@ -55,9 +56,12 @@ def schedule_matmul(
     rule: str,
 ) -> Scheduled:
     """The kernel of epilogue(x @ weights), x being all of input `x_index` as rows of K elements."""
+    device = context.device
     k, n = weights.shape
     rows = int(np.prod(composite.inputs[x_index])) // k
-    tile = choose_tile(rows, n, device)
+    key = weights_key(weights)
+    tile = choose_tile(rows, n, device, context.panel_vectors.get(key))
+    context.panel_vectors[key] = tile.vectors
     cut = panels(n, tile, device)
     scaled = weights.astype(np.float64) * epilogue.scale
 

@@ -7,6 +7,7 @@ channels. Only the addresses differ between the operators, and they are loops ov
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -28,6 +29,7 @@ __all__ = [
     "pack",
     "pad_channels",
     "panels",
+    "weights_key",
 ]
 
 
@@ -96,18 +98,19 @@ _LATENCY = 8  # accumulators that keep two FMA units of latency four busy
 _INPUT_LOAD, _WEIGHT_LOAD = 0.3, 0.5
 
 
-def choose_tile(rows: int, channels: int, device: Device) -> TileShape:
+def choose_tile(rows: int, channels: int, device: Device, vectors: int | None = None) -> TileShape:
     """The tile that covers `rows` x `channels` at the least estimated cost.
 
     Cost of a tile's step: its multiply-adds, at least as many as hide their latency, and its loads;
-    remainders of rows and channels count with the tiles that compute them.
+    remainders of rows and channels count with the tiles that compute them. `vectors` is given when
+    the weights are packed already.
     """
     budget = register_budget(device)
     most = min(8, -(-channels // device.lanes()))
     candidates = [
         TileShape(m, v)
         for m in range(1, min(rows, 16) + 1)
-        for v in range(1, most + 1)
+        for v in ([vectors] if vectors else range(1, most + 1))
         if m * v + v + 1 <= budget
     ]
 
@@ -122,6 +125,13 @@ def choose_tile(rows: int, channels: int, device: Device) -> TileShape:
         )
 
     return min(candidates, key=lambda t: (cost(t), -t.vectors))
+
+
+def weights_key(weights: NDArray[Any]) -> bytes:
+    """What names these weights in `Context.panel_vectors`."""
+    digest = hashlib.sha256(repr(weights.shape).encode())
+    digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.digest()
 
 
 def panels(channels: int, tile: TileShape, device: Device) -> tuple[Panel, ...]:

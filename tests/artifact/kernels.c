@@ -2,21 +2,29 @@
 #include <math.h>
 #include <stdint.h>
 
+/* Rows of the image, and the names in this file: the tests compile it once for each height. */
+#ifndef HEIGHT
+#define HEIGHT 8
+#define KERNEL(number) parc_k##number
+#define HELPER helper
+#endif
+enum { PIXELS = HEIGHT * 6 };
+
 /* Global on purpose: every library of the tests has one, and so has the program they link into. */
-float helper(float v) { return expf(-v); }
+float HELPER(float v) { return expf(-v); }
 
 /* y[h][w][c] = x[c][h][w] * scale[c], rows h in [begin, end). */
-int32_t parc_k0(const float *x, const float *scale, float *y, int32_t begin, int32_t end)
+int32_t KERNEL(0)(const float *x, const float *scale, float *y, int32_t begin, int32_t end)
 {
     for (int32_t h = begin; h < end; ++h)
         for (int w = 0; w < 6; ++w)
             for (int c = 0; c < 3; ++c)
-                y[(h * 6 + w) * 3 + c] = x[(c * 8 + h) * 6 + w] * scale[c];
+                y[(h * 6 + w) * 3 + c] = x[(c * HEIGHT + h) * 6 + w] * scale[c];
     return 0;
 }
 
 /* y[h][w][o] = sigmoid(x[h][w] . weight + bias); sums go through the scratch. */
-int32_t parc_k1(const float *x, const float *weight, const float *bias, float *y, int32_t begin,
+int32_t KERNEL(1)(const float *x, const float *weight, const float *bias, float *y, int32_t begin,
                 int32_t end, float *sums)
 {
     for (int32_t h = begin; h < end; ++h) {
@@ -27,25 +35,25 @@ int32_t parc_k1(const float *x, const float *weight, const float *bias, float *y
                     sums[w * 16 + o] += x[(h * 6 + w) * 3 + c] * weight[c * 16 + o];
             }
         for (int i = 0; i < 6 * 16; ++i)
-            y[h * 6 * 16 + i] = 1.0f / (1.0f + helper(sums[i]));
+            y[h * 6 * 16 + i] = 1.0f / (1.0f + HELPER(sums[i]));
     }
     return 0;
 }
 
 /* y[o] = mean over h, w. */
-int32_t parc_k2(const float *x, float *y)
+int32_t KERNEL(2)(const float *x, float *y)
 {
     for (int o = 0; o < 16; ++o) {
         float sum = 0;
-        for (int i = 0; i < 48; ++i)
+        for (int i = 0; i < PIXELS; ++i)
             sum += x[i * 16 + o];
-        y[o] = sum / 48.0f;
+        y[o] = sum / (float)PIXELS;
     }
     return 0;
 }
 
 /* y = x . weight, through a scratch that is not divided. */
-int32_t parc_k3(const float *x, const float *weight, float *y, float *sums)
+int32_t KERNEL(3)(const float *x, const float *weight, float *y, float *sums)
 {
     for (int k = 0; k < 5; ++k) {
         sums[k] = 0;
@@ -57,10 +65,10 @@ int32_t parc_k3(const float *x, const float *weight, float *y, float *sums)
 }
 
 /* y[o][h][w] = x[h][w][o], channels o in [begin, end). */
-int32_t parc_k4(const float *x, float *y, int32_t begin, int32_t end)
+int32_t KERNEL(4)(const float *x, float *y, int32_t begin, int32_t end)
 {
     for (int32_t o = begin; o < end; ++o)
-        for (int i = 0; i < 48; ++i)
-            y[o * 48 + i] = x[i * 16 + o];
+        for (int i = 0; i < PIXELS; ++i)
+            y[o * PIXELS + i] = x[i * 16 + o];
     return 0;
 }

@@ -144,7 +144,7 @@ def test_the_librarys_source_compiles_without_a_warning(built, tmp_path):
         weights_bytes=704,
         build=bytes(32),
         weights_c=False,
-        tolerances=[[1.0, 1.0]],
+        tolerances=[[[1.0, 1.0]]],
     )
     find_toolchain(built.device).compile_object(
         sources.text("library.c.j2"),
@@ -259,8 +259,9 @@ def test_a_name_that_c_does_not_take_is_refused(name, message):
 def test_small_work_is_not_divided(tmp_path):
     device = load_device("host")
     program = Tiny().program(device, tmp_path)
-    layers = tuple(dataclasses.replace(layer, macs=0) for layer in program.layers)
-    program = dataclasses.replace(program, layers=layers)
+    (shape,) = program.shapes
+    layers = tuple(dataclasses.replace(layer, macs=0) for layer in shape.layers)
+    program = dataclasses.replace(program, shapes=(dataclasses.replace(shape, layers=layers),))
     sources = csource.Sources(
         program,
         name="tiny",
@@ -268,7 +269,7 @@ def test_small_work_is_not_divided(tmp_path):
         weights_bytes=704,
         build=bytes(32),
         weights_c=False,
-        tolerances=[],
+        tolerances=[[]],
     )
     (plan,) = sources.values["plans"]
     assert all(call["grain"] >= call["extent"] for call in plan.calls)

@@ -155,11 +155,17 @@ def test_what_is_not_a_bundle_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda m: m.update(schema=99), "schema 99; this version reads schema 1"),
-        (lambda m: m.pop("layers"), "key 'layers' is missing"),
+        (lambda m: m.update(schema=99), "schema 99; this version reads schema 2"),
+        (lambda m: m.pop("shapes"), "key 'shapes' is missing"),
         (lambda m: m.update(threads="2"), "'threads' is str"),
-        (lambda m: m.update(layers={}), "'layers' is dict, not a list"),
-        (lambda m: m["layers"][2].pop("order"), "entry 2 of 'layers' has no valid 'order'"),
+        (lambda m: m.update(shapes={}), "'shapes' is dict, not a list"),
+        (lambda m: m.update(shapes=[]), "'shapes' is empty"),
+        (lambda m: m.update(shapes=[3]), "entry 0 of 'shapes' is int"),
+        (
+            lambda m: m["shapes"][0]["layers"][2].pop("order"),
+            "entry 0 of 'shapes': entry 2 of 'layers': key 'order' is missing",
+        ),
+        (lambda m: m["shapes"][0]["outputs"][1].update(shape="5"), "'shape' is str"),
         (lambda m: m["device"].update(isa="z80"), "describes a device"),
         (lambda m: m["device"].pop("triple"), "describes a device"),
     ],
@@ -220,7 +226,7 @@ def test_verification_names_the_first_layer_that_differs(built, tmp_path):
 
 def test_verification_fails_on_values_that_are_not_finite(built, tmp_path):
     text = (Path(__file__).parent / "kernels.c").read_text()
-    text = text.replace("y[o] = sum / 48.0f", "y[o] = (sum - sum) / (sum - sum)")
+    text = text.replace("y[o] = sum / (float)PIXELS", "y[o] = (sum - sum) / (sum - sum)")
     program = built.tiny.program(built.device, tmp_path, text=text)
     report = verify_bundle(built.write(tmp_path / "tiny", program=program))
     assert not report.passed
@@ -234,6 +240,6 @@ def test_verification_without_stored_layers_names_none(built, tmp_path):
     wrong = Vectors(
         inputs=vectors.inputs, outputs=[(classes + 1, maps) for classes, maps in vectors.outputs]
     )
-    report = verify_bundle(built.write(tmp_path / "tiny", vectors=wrong))
+    report = verify_bundle(built.write(tmp_path / "tiny", vectors=[wrong]))
     assert not report.passed
     assert report.first_diverging is None

@@ -65,7 +65,7 @@ def test_two_builds_are_equal_byte_by_byte(built, tmp_path):
 
 def test_the_manifest_says_what_was_built(built):
     record = json.loads((built.bundle.path / "manifest.json").read_text())
-    assert (record["format"], record["schema"], record["name"]) == ("parc_hw bundle", 1, "tiny")
+    assert (record["format"], record["schema"], record["name"]) == ("parc_hw bundle", 2, "tiny")
     assert record["source"] == {"model": "tiny", "weights": "by hand"}
     assert record["memory"] == {
         "arena_bytes": 3776,
@@ -75,10 +75,12 @@ def test_the_manifest_says_what_was_built(built):
         "code_bytes": record["memory"]["code_bytes"],
     }
     assert 1000 < record["memory"]["code_bytes"] < 20000
-    assert [layer["rule"] for layer in record["layers"]] == ["by_hand"] * 5
-    assert record["layers"][1]["order"] == [0, 2, 3, 1]
+    (shape,) = record["shapes"]
+    assert [layer["rule"] for layer in shape["layers"]] == ["by_hand"] * 5
+    assert shape["layers"][1]["order"] == [0, 2, 3, 1]
+    assert shape["memory"] == {"arena_bytes": 3776, "live_peak_bytes": 3712}
     assert set(record["tools"]) == {"numpy", "cc"}
-    assert record["inputs"] == [{"name": "image", "shape": [1, 3, 8, 6], "dtype": "float32"}]
+    assert shape["inputs"] == [{"name": "image", "shape": [1, 3, 8, 6], "dtype": "float32"}]
     assert record["verification"] is None
 
 
@@ -97,7 +99,7 @@ def test_a_bundle_that_computes_something_else_is_not_written(built, tmp_path):
     with pytest.raises(VerificationError, match=r"worst error .*Nothing was written"):
         built.write(
             tmp_path / "new" / "tiny",
-            vectors=Vectors(inputs=vectors.inputs, outputs=wrong),
+            vectors=[Vectors(inputs=vectors.inputs, outputs=wrong)],
             verify=verify_bundle,
         )
     assert list(tmp_path.iterdir()) == []
@@ -162,7 +164,7 @@ def test_no_space_is_said_clearly_and_leaves_nothing(built, tmp_path, limit_byte
         "program": built.program,
         "name": "tiny",
         "device": built.device,
-        "vectors": built.tiny.vectors(),
+        "vectors": [built.tiny.vectors()],
         "source": {},
         "tool_versions": {},
     }
@@ -267,22 +269,24 @@ def test_vectors_that_do_not_fit_are_refused(built, tmp_path, spoil, message):
     inputs, outputs = spoil(vectors.inputs, vectors.outputs)
 
     def write() -> None:
-        built.write(tmp_path / "tiny", vectors=Vectors(inputs=inputs, outputs=outputs))
+        built.write(tmp_path / "tiny", vectors=[Vectors(inputs=inputs, outputs=outputs)])
 
     with pytest.raises(InputError, match=message):
         write()
 
 
 def test_a_tensor_of_five_dimensions_is_refused(built, tmp_path):
-    image = dataclasses.replace(built.program.inputs[0], shape=(1, 1, 3, 8, 6))
-    program = dataclasses.replace(built.program, inputs=(image,))
+    (shape,) = built.program.shapes
+    image = dataclasses.replace(shape.inputs[0], shape=(1, 1, 3, 8, 6))
+    shape = dataclasses.replace(shape, inputs=(image,))
+    program = dataclasses.replace(built.program, shapes=(shape,))
     vectors = built.tiny.vectors()
     inputs = [(x[None],) for (x,) in vectors.inputs]
     with pytest.raises(UnsupportedError, match="at most 4 dimensions"):
         built.write(
             tmp_path / "tiny",
             program=program,
-            vectors=Vectors(inputs=inputs, outputs=vectors.outputs),
+            vectors=[Vectors(inputs=inputs, outputs=vectors.outputs)],
         )
 
 
@@ -306,9 +310,11 @@ def test_kernels_that_need_a_foreign_function_are_refused(built, tmp_path):
     ],
 )
 def test_a_program_that_does_not_fit_itself_is_a_bug(built, tmp_path, change, message):
-    calls = list(built.program.calls)
+    (shape,) = built.program.shapes
+    calls = list(shape.calls)
     calls[3] = change(calls)
-    program = dataclasses.replace(built.program, calls=tuple(calls))
+    shape = dataclasses.replace(shape, calls=tuple(calls))
+    program = dataclasses.replace(built.program, shapes=(shape,))
     with pytest.raises(ValueError, match=message):
         built.write(tmp_path / "tiny", program=program)
 

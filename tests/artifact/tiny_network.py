@@ -13,7 +13,7 @@ import pytest
 from parc_hw.artifact import Bundle, Vectors, find_emulator, find_toolchain, layer_samples
 from parc_hw.artifact.writer import write_bundle
 from parc_hw.device import Device
-from parc_hw.lower.program import Call, Kernel, Layer, Operand, Place, Program, Tensor
+from parc_hw.lower.program import Call, Kernel, Layer, Operand, Place, Program, ShapePlan, Tensor
 
 HERE = Path(__file__).parent
 TARGETS = [
@@ -24,16 +24,21 @@ TARGETS = [
 
 
 class Tiny:
-    """The network: its constants, its float64 reference and its Program."""
+    """The network: its constants, its float64 reference and its Program.
 
-    def __init__(self, seed: int = 0) -> None:
+    It takes images of 6 columns and of any of `heights` rows.
+    """
+
+    def __init__(self, seed: int = 0, heights: tuple[int, ...] = (8,)) -> None:
         random = np.random.default_rng(seed)
 
         def draw(*shape: int) -> np.ndarray:
             return random.standard_normal(shape).astype(np.float32)
 
+        self.heights = heights
         self.constants = [draw(3), draw(3, 16), draw(16), draw(16, 5)]
-        self.images = [draw(1, 3, 8, 6) for _ in range(2)]
+        self.images_of = {height: [draw(1, 3, height, 6) for _ in range(2)] for height in heights}
+        self.images = self.images_of[heights[0]]
 
     def layers(self, x: np.ndarray) -> list[np.ndarray]:
         """Values of all layers in logical order."""
@@ -49,28 +54,63 @@ class Tiny:
         values = self.layers(x)
         return values[3].astype(np.float32), values[4].astype(np.float32)
 
-    def vectors(self) -> Vectors:
-        """What the bundle stores."""
+    def vectors(self, height: int | None = None) -> Vectors:
+        """What the bundle stores for one height."""
         orders = [(0, 2, 3, 1), (0, 2, 3, 1), (0, 1), (0, 1), (0, 1, 2, 3)]
-        values = self.layers(self.images[0])
+        images = self.images_of[height or self.heights[0]]
+        values = self.layers(images[0])
         return Vectors(
-            inputs=[(x,) for x in self.images],
-            outputs=[self.outputs(x) for x in self.images],
+            inputs=[(x,) for x in images],
+            outputs=[self.outputs(x) for x in images],
             layers={i: layer_samples(values[i], orders[i]) for i in range(5)},
         )
 
     def program(self, device: Device, scratch: Path, *, text: str | None = None) -> Program:
-        """The flat program; its kernels are compiled from kernels.c."""
+        """The flat program; its kernels are compiled from kernels.c, once for each height.
+
+        The head, kernel 3, does not depend on the height: that of the first serves all.
+        """
         tools = find_toolchain(device)
-        tools.compile_object(text or (HERE / "kernels.c").read_text(), scratch / "kernels.o")
+        text = text or (HERE / "kernels.c").read_text()
         blob, at = bytearray(), []
         for constant in self.constants:
             blob.extend(bytes(-len(blob) % 64))
             at.append(Operand(place=Place.WEIGHTS, offset_bytes=len(blob)))
             blob.extend(constant.tobytes())
-        scaled, hidden, mean = (
-            Operand(place=Place.ARENA, offset_bytes=offset) for offset in (0, 640, 3712)
+        objects, kernels, shapes = [], [], []
+        for number, height in enumerate(self.heights):
+            prefix = f"parc_h{height}_k" if number else "parc_k"
+            names = [
+                f"#define HEIGHT {height}",
+                f"#define KERNEL(number) {prefix}##number",
+                f"#define HELPER {f'helper{height}' if number else 'helper'}",
+            ]
+            path = scratch / f"kernels{height}.o"
+            tools.compile_object("\n".join([*names, text]), path)
+            objects.append(path.read_bytes())
+            numbers = []
+            for k, (a, e, s) in enumerate(
+                [(3, height, 0), (4, height, 384), (2, 0, 0), (3, 0, 20), (2, 16, 0)]
+            ):
+                if number == 0 or k != 3:
+                    numbers.append(len(kernels))
+                    kernel = Kernel(symbol=f"{prefix}{k}", arguments=a, extent=e, scratch_bytes=s)
+                    kernels.append(kernel)
+                else:
+                    numbers.append(3)
+            shapes.append(self._shape(height, numbers, at))
+        return Program(
+            shapes=tuple(shapes),
+            kernels=tuple(kernels),
+            weights=bytes(blob),
+            objects=tuple(objects),
         )
+
+    @staticmethod
+    def _shape(height: int, kernels: list[int], at: list[Operand]) -> ShapePlan:
+        """The calls for images of one height."""
+        offsets = (0, 80 * height, 464 * height)  # 3, then 16 floats of each of 6 columns, aligned
+        scaled, hidden, mean = (Operand(place=Place.ARENA, offset_bytes=o) for o in offsets)
         x, classes, maps = (
             Operand(place=Place.INPUT),
             Operand(place=Place.OUTPUT),
@@ -85,25 +125,22 @@ class Tiny:
         ]
         nhwc = (0, 2, 3, 1)
         shapes = [
-            ((1, 8, 6, 3), nhwc),
-            ((1, 8, 6, 16), nhwc),
+            ((1, height, 6, 3), nhwc),
+            ((1, height, 6, 16), nhwc),
             ((1, 16), (0, 1)),
             ((1, 5), (0, 1)),
-            ((1, 16, 8, 6), (0, 1, 2, 3)),
+            ((1, 16, height, 6), (0, 1, 2, 3)),
         ]
-        kernels = [(3, 8, 0), (4, 8, 384), (2, 0, 0), (3, 0, 20), (2, 16, 0)]
-        return Program(
-            inputs=(Tensor(name="image", shape=(1, 3, 8, 6)),),
+        all_ops = ["multiply", "matmul.sigmoid", "mean", "matmul", "copy"]
+        return ShapePlan(
+            inputs=(Tensor(name="image", shape=(1, 3, height, 6)),),
             outputs=(
                 Tensor(name="classes", shape=(1, 5)),
-                Tensor(name="map", shape=(1, 16, 8, 6)),
-            ),
-            kernels=tuple(
-                Kernel(symbol=f"parc_k{k}", arguments=a, extent=e, scratch_bytes=s)
-                for k, (a, e, s) in enumerate(kernels)
+                Tensor(name="map", shape=(1, 16, height, 6)),
             ),
             calls=tuple(
-                Call(kernel=k, operands=operands, layer=k) for k, operands in enumerate(calls)
+                Call(kernel=kernel, operands=operands, layer=k)
+                for k, (kernel, operands) in enumerate(zip(kernels, calls, strict=True))
             ),
             layers=tuple(
                 Layer(
@@ -117,18 +154,10 @@ class Tiny:
                     order=order,
                     output=calls[k][-1],
                 )
-                for k, ((shape, order), ops) in enumerate(
-                    zip(
-                        shapes,
-                        ["multiply", "matmul.sigmoid", "mean", "matmul", "copy"],
-                        strict=True,
-                    )
-                )
+                for k, ((shape, order), ops) in enumerate(zip(shapes, all_ops, strict=True))
             ),
-            arena_bytes=3712 + 64,
-            live_peak_bytes=3712,
-            weights=bytes(blob),
-            objects=((scratch / "kernels.o").read_bytes(),),
+            arena_bytes=offsets[-1] + 64,
+            live_peak_bytes=offsets[-1],
         )
 
 
@@ -147,7 +176,7 @@ class Built:
             "program": self.program,
             "name": "tiny",
             "device": self.device,
-            "vectors": self.tiny.vectors(),
+            "vectors": [self.tiny.vectors(height) for height in self.tiny.heights],
             "source": {"model": "tiny", "weights": "by hand"},
             "tool_versions": {"numpy": "2"},
         }

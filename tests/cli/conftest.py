@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parc_hw.artifact import Port, Shape
 from parc_hw.cli.main import main
 
 
@@ -45,9 +46,16 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 class FakeBundle:
     """A bundle that doubles its input, so that the commands can be tested without a compiler."""
 
+    shapes = tuple(
+        Shape(
+            inputs=(Port(name="x", shape=shape),),
+            outputs=(Port(name="y", shape=shape),),
+            layers=[],
+        )
+        for shape in ((1, 3, 4, 4), (1, 3, 2, 6))
+    )
+    outputs = shapes[0].outputs
     manifest: dict[str, Any] = {  # noqa: RUF012  # replaced, never changed
-        "inputs": [{"name": "x", "shape": [1, 3, 4, 4]}],
-        "outputs": [{"name": "y", "shape": [1, 3, 4, 4]}],
         "source": {"model": "fake_model", "weights": "untrained: filled from seed 1"},
     }
     device = SimpleNamespace(name="host", runs_here=True)

@@ -55,7 +55,7 @@ class TestCompile:
         assert compiled["model"] == "parc_convnext_xt"
         assert compiled["target"] == "rk3288"
         assert compiled["output"] == where
-        assert compiled["input_shape"] == (2, 3, 64, 96)
+        assert compiled["input_shape"] == [(2, 3, 64, 96)]
         assert compiled["name"] == "net"
         assert compiled["plan"] == "14x1"
         assert compiled["threads"] == 3
@@ -162,6 +162,7 @@ def fake_analysis(model, *, target, **options):
         inputs=((1, 3, 224, 224),),
         outputs=((1, 1000),),
         rows=rows,
+        near_misses=(),
     )
 
 
@@ -174,6 +175,20 @@ class TestAnalyze:
         assert "14x1: 2.1 times fewer operations" in outcome.out
         assert "untrained: filled from seed 1" in outcome.out
         assert "no such axis" not in outcome.out
+
+    def test_several_shapes_are_shown_one_after_the_other(self, cli, monkeypatch):
+        seen = []
+
+        def analysis(model, *, input_shape, **options):
+            seen.append(input_shape)
+            return fake_analysis(model, **options)
+
+        monkeypatch.setattr(build, "analyze", analysis)
+        shapes = ("--input-shape", "1x3x64x64", "--input-shape", "1x3x96x64")
+        data = cli("compile", "parc_convnext_xt", *shapes, "--dry-run", "--json").json
+        assert [each["macs"] for each in data] == [2_000_000] * 2
+        assert seen == [(1, 3, 64, 64), (1, 3, 96, 64)]
+        assert cli("analyze", "parc_convnext_xt", *shapes).out.count("2 kernel calls") == 2
 
     def test_verbose_says_why(self, cli, monkeypatch):
         monkeypatch.setattr(build, "analyze", fake_analysis)
@@ -204,6 +219,27 @@ class TestRun:
         assert outcome.json["outputs"][0]["argmax"] == [47]
         assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npy", "y.npy"]
 
+    def test_takes_every_shape_of_the_bundle(self, cli, fake_bundle, tmp_path, x):
+        other = np.ones((1, 3, 2, 6), np.float32)
+        np.save(x, other)
+        y = tmp_path / "y.npy"
+        assert cli("run", "b", "-i", x, "-o", y).code == 0
+        np.testing.assert_array_equal(np.load(y), 2 * other)
+
+    def test_shapes_that_do_not_go_together_are_refused(self, tmp_path):
+        from parc_hw.cli.arrays import load_inputs
+        from parc_hw.errors import InputError
+
+        files = [tmp_path / "a.npy", tmp_path / "b.npy"]
+        for file, size in zip(files, (2, 3), strict=True):
+            np.save(file, np.zeros(size, np.float32))
+        accepted = [[(2,), (2,)], [(3,), (3,)]]
+        with pytest.raises(
+            InputError, match="have shapes 2, 3; the bundle takes together 2, 2; or"
+        ):
+            load_inputs(files, accepted)
+        assert [a.size for a in load_inputs([files[1]] * 2, accepted)] == [3, 3]
+
     def test_without_o_it_only_reports(self, cli, fake_bundle, x):
         outcome = cli("run", "b", "-i", x)
         assert outcome.code == 0
@@ -219,7 +255,10 @@ class TestRun:
             (lambda p: _truncate(p, 20), "not a complete .npy file"),
             (lambda p: p.write_bytes(_saved(p) + b"x"), "bytes after its array"),
             (lambda p: np.save(p, np.zeros((1, 3, 4, 4))), "holds float64; float32 is accepted"),
-            (lambda p: np.save(p, np.zeros((3, 4, 4), "f4")), "has shape 3x4x4, .* 1x3x4x4"),
+            (
+                lambda p: np.save(p, np.zeros((3, 4, 4), "f4")),
+                "has shape 3x4x4, .* 1x3x4x4 or 1x3x2x6",
+            ),
             (lambda p: np.save(p, np.array({"a": 1}), allow_pickle=True), "not a complete"),
             (lambda p: np.save(p, _with(np.nan)), "NaN or infinite, the first at index .0, 1, 2"),
             (lambda p: np.save(p, _with(np.inf)), "NaN or infinite"),
@@ -275,7 +314,7 @@ class TestVerify:
     @pytest.fixture
     def report(self, monkeypatch, fake_bundle):
         def use(max_abs, first=None):
-            row = VerifyRow(vector=0, output="y", max_abs=max_abs, std=2.0)
+            row = VerifyRow(vector=0, input="1x3x4x4", output="y", max_abs=max_abs, std=2.0)
             result = VerifyReport(rows=(row,), first_diverging=first)
             monkeypatch.setattr("parc_hw.artifact.verify_bundle", lambda b: result, raising=False)
 

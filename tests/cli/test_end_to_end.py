@@ -27,6 +27,17 @@ def make():
         torch.nn.Flatten(),
         torch.nn.Linear(16 * 64, 10),
     ).eval()
+
+
+def any_size():
+    torch.manual_seed(3)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 2, stride=2),
+        ParC(16, 8, axis="H", resize="bilinear"),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(16, 10),
+    ).eval()
 """
 SHAPE = (1, 3, 16, 16)
 
@@ -182,6 +193,37 @@ def test_the_same_network_runs_for_armv7_under_qemu(cli, nets, reference, tmp_pa
     assert outcome.code == 0, outcome.err
     assert np.abs(np.load(tmp_path / "y.npy") - expected).max() <= 1e-3 * expected.std()
     assert cli("bench", tmp_path / "arm").code == 3
+
+
+def test_one_bundle_for_two_shapes_runs_verifies_and_is_measured(cli, nets, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.chdir(nets)
+    monkeypatch.syspath_prepend(nets)
+    import tiny_nets
+
+    shapes = ("--input-shape", "1x3x16x16", "--input-shape", "1x3x24x12")
+    bundle = tmp_path / "two"
+    outcome = cli("compile", "tiny_nets:any_size", *shapes, "-o", bundle, "--json")
+    assert outcome.code == 0, outcome.err
+    for shape in ((1, 3, 24, 12), (1, 3, 16, 16)):
+        x = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+        np.save(tmp_path / "x.npy", x)
+        outcome = cli("run", bundle, "-i", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+        assert outcome.code == 0, outcome.err
+        with torch.inference_mode():
+            expected = tiny_nets.any_size()(torch.from_numpy(x)).numpy()
+        assert np.abs(np.load(tmp_path / "y.npy") - expected).max() <= 1e-3 * expected.std()
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 12, 24), np.float32))
+    refused = cli("run", bundle, "-i", tmp_path / "x.npy")
+    assert (refused.code, "takes 1x3x16x16 or 1x3x24x12" in refused.err) == (2, True)
+    rows = cli("verify", bundle, "--json").json["rows"]
+    assert [row["input"] for row in rows] == ["1x3x16x16"] * 2 + ["1x3x24x12"] * 2
+    measure = ("bench", bundle, "--seconds", "0.1", "--no-peers", "--json")
+    assert cli(*measure).json["input"] == "1x3x16x16"
+    assert cli(*measure, "--input-shape", "1x3x24x12").json["input"] == "1x3x24x12"
+    refused = cli(*measure, "--input-shape", "1x3x24x24")
+    assert (refused.code, "takes 1x3x16x16; or 1x3x24x12" in refused.err) == (2, True)
 
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing(repository, nets, tmp_path):
