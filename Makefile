@@ -18,9 +18,10 @@ lint: setup
 test: setup lint
 	$(BIN)/python -m pytest -n 2 -m "not slow and not bench and not device"
 
-# Everything that needs no board and no quiet machine.
+# Everything that needs no board and no quiet machine. What it finds goes into docs/models.md.
 test-all: setup lint
 	$(BIN)/python -m pytest -n 2 -m "not bench and not device"
+	$(BIN)/python tools/models_table.py
 
 # One after the other and alone: these measure time.
 bench: setup

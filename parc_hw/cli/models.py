@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from parc_hw.cli.session import Session, table
+
+if TYPE_CHECKING:
+    from parc_hw.models import ModelInfo
+
+MILLION, BILLION = 10**6, 10**9
 
 
 def command(
@@ -16,7 +22,7 @@ def command(
         str | None, typer.Argument(metavar="NAME", help="Show this one in full.")
     ] = None,
 ) -> None:
-    """List the models with parameters and MACs, ours beside the papers', and expected input."""
+    """List the models: parameters and MACs beside the papers', why they differ, expected input."""
     from parc_hw import models
 
     session: Session = context.obj
@@ -28,23 +34,74 @@ def command(
         session.result(asdict(info), f"{info.name}: {info.title}", rows)
         return
     infos = [models.info(each) for each in models.names()]
-    columns = ("parameters", "paper", "MACs", "paper ")
-    rows = table("model", *columns, "input", "weights", right=columns)
+    columns = ("params", "paper", "MACs", "paper ")
+    rows = table("model", *columns, "input", "order", right=columns)
     for info in infos:
         rows.add_row(
             info.name,
-            _millions(info.parameters),
-            _paper(info.paper_parameters, "M"),
-            _millions(info.macs),
-            _paper(info.paper_macs, "G"),
-            _times(info.input_shape),
-            "trained" if info.trained else "untrained",
+            f"{info.parameters / MILLION:.2f}M",
+            _marked(info.parameters, MILLION, info.paper_parameters),
+            f"{info.macs / BILLION:.3g}G" if info.macs < BILLION else f"{info.macs / BILLION:.2f}G",
+            _marked(info.macs, BILLION, info.paper_macs),
+            times(info.input_shape),
+            info.channel_order,
         )
+    reasons = table("differs *", "why")
+    for info in filter(is_different, infos):
+        reasons.add_row(info.name, info.notes)
+    inputs = table("order", "what a pixel is")
+    for order, text in expected_inputs(infos).items():
+        inputs.add_row(order, text)
+    trained = " and ".join(info.name for info in infos if info.trained)
     session.result(
         [asdict(info) for info in infos],
         rows,
-        "paper: as printed there. `parc-hw models NAME` tells what the input must look like.",
+        "",
+        reasons,
+        "",
+        inputs,
+        "",
+        f"{trained} carry trained weights.\n"
+        "The others get yours (--weights), or are filled from --seed.\n"
+        "`parc-hw models NAME` tells all about one.",
     )
+
+
+def printed(value: float | None, unit: str = "") -> str:
+    """A paper's number as the paper prints it: 4.0 keeps its zero, 15 gets none."""
+    return "-" if value is None else f"{value}{unit}"
+
+
+def differs(count: int, unit: int, paper: float | None) -> bool:
+    """Whether `count`, rounded as the paper prints its number, is another number."""
+    if paper is None:
+        return False
+    decimals = len(printed(paper).partition(".")[2])
+    return round(count / unit, decimals) != paper
+
+
+def is_different(info: ModelInfo) -> bool:
+    """Whether the paper prints other parameters or MACs than ours."""
+    return differs(info.parameters, MILLION, info.paper_parameters) or differs(
+        info.macs, BILLION, info.paper_macs
+    )
+
+
+def expected_inputs(infos: Sequence[ModelInfo]) -> dict[str, str]:
+    """For each channel order, what becomes of a pixel before the network sees it."""
+    texts = {}
+    for info in infos:
+        low, high = info.value_range
+        text = f"{low:g} to {high:g}"
+        if any(info.mean) or set(info.std) != {1.0}:
+            text += f", minus {_numbers(info.mean)}, divided by {_numbers(info.std)}"
+        texts[info.channel_order] = text  # one per order: a test holds the registry to that
+    return texts
+
+
+def times(shape: Sequence[int]) -> str:
+    """1x3x224x224."""
+    return "x".join(map(str, shape))
 
 
 def _facts(info: Any) -> list[tuple[str, str]]:
@@ -52,7 +109,7 @@ def _facts(info: Any) -> list[tuple[str, str]]:
     low, high = info.value_range
     facts = [
         ("family", info.family),
-        ("input", f"{_times(info.input_shape)}, NCHW, float32"),
+        ("input", f"{times(info.input_shape)}, NCHW, float32"),
         ("channel order", info.channel_order),
         ("pixel range", f"{low:g} to {high:g}, then (pixel - mean) / deviation"),
         ("mean", _numbers(info.mean)),
@@ -60,10 +117,13 @@ def _facts(info: Any) -> list[tuple[str, str]]:
         ("classes", str(info.classes)),
         ("weights", "trained, shipped" if info.trained else "untrained: filled from --seed"),
         ("parameters", f"{info.parameters:,}"),
-        ("parameters, paper", _paper(info.paper_parameters, " million")),
-        ("parameters, authors' code", f"{info.official_parameters or '-'}"),
+        ("parameters, paper", printed(info.paper_parameters, " million")),
+        (
+            "parameters, authors' code",
+            "-" if info.official_parameters is None else f"{info.official_parameters:,}",
+        ),
         ("MACs", f"{info.macs:,}"),
-        ("MACs, paper", _paper(info.paper_macs, " billion")),
+        ("MACs, paper", printed(info.paper_macs, " billion")),
     ]
     facts += [("option " + o.name, f"{o.what}; default {o.default!r}") for o in info.options]
     if info.notes:
@@ -71,17 +131,10 @@ def _facts(info: Any) -> list[tuple[str, str]]:
     return facts
 
 
-def _times(shape: Any) -> str:
-    return "x".join(map(str, shape))
-
-
 def _numbers(values: Any) -> str:
     return " ".join(f"{value:g}" for value in values)
 
 
-def _millions(count: int) -> str:
-    return f"{count / 1e9:.2f}G" if count >= 1e9 else f"{count / 1e6:.3g}M"
-
-
-def _paper(value: float | None, unit: str) -> str:
-    return "-" if value is None else f"{value:g}{unit}"
+def _marked(count: int, unit: int, paper: float | None) -> str:
+    """The paper's number, with a star where ours is another."""
+    return printed(paper) + ("*" if differs(count, unit, paper) else "")
