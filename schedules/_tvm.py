@@ -11,10 +11,12 @@ from typing import Any
 import tvm
 import tvm_ffi
 from tvm import relax, s_tir, te, tirx
-from tvm.ir import Call, GlobalVar, IRModule, PointerType, PrimType
+from tvm.ir import Call, GlobalVar, IRModule, PointerType, PrimType, StringImm
+from tvm.ir.expr import TensorLoad
 from tvm.target import Target
 from tvm.tirx import (
     AllocBuffer,
+    AttrStmt,
     Bind,
     Broadcast,
     BufferLoad,
@@ -42,6 +44,7 @@ from tvm.tirx.buffer import buffer_data_pointer_type, is_buffer_var
 
 __all__ = [
     "AllocBuffer",
+    "AttrStmt",
     "Bind",
     "Broadcast",
     "BufferLoad",
@@ -66,7 +69,9 @@ __all__ = [
     "SeqStmt",
     "Shuffle",
     "Stmt",
+    "StringImm",
     "Target",
+    "TensorLoad",
     "Var",
     "buffer_data_pointer_type",
     "buffer_dtype",

@@ -50,7 +50,7 @@ from schedules._tvm import (
     walk,
 )
 
-__all__ = ["CompiledKernels", "KernelSignature", "compile_kernels"]
+__all__ = ["CompiledKernels", "KernelSignature", "compile_kernels", "finalize", "lower_kernel"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -143,19 +143,8 @@ def _compile(
     func: PrimFunc, symbol: str, target: Target, dump: dict[str, str] | None
 ) -> tuple[bytes, KernelSignature]:
     """One kernel's object file and signature."""
-    bound = target.with_host(target)
-    module = tirx.transform.BindTarget(bound)(
-        IRModule({symbol: func.with_attr("global_symbol", symbol)})
-    )
-    module = _lowering()(module)
-    (lowered,) = module.functions.values()
-    signature = KernelSignature(
-        symbol=symbol,
-        arguments=len(func.params),
-        extent=int(lowered.attrs.get(_EXTENT, 0)),
-        scratch_bytes=int(lowered.attrs.get(_SCRATCH, 0)),
-    )
-    built = llvm_module(_finalizing()(module), target)
+    module, signature = lower_kernel(func, symbol, target)
+    built = llvm_module(finalize(module), target)
     if dump is not None:
         texts = {
             "tir": f"# {symbol}\n{func.script()}",
@@ -168,6 +157,22 @@ def _compile(
         path = Path(folder) / "kernel.o"
         built.write_to_file(str(path), "o")
         return path.read_bytes(), signature
+
+
+def lower_kernel(func: PrimFunc, symbol: str, target: Target) -> tuple[IRModule, KernelSignature]:
+    """The module of one kernel with its plain C interface, not yet `finalize`d, and that interface."""
+    bound = target.with_host(target)
+    module = tirx.transform.BindTarget(bound)(
+        IRModule({symbol: func.with_attr("global_symbol", symbol)})
+    )
+    module = _lowering()(module)
+    (lowered,) = module.functions.values()
+    return module, KernelSignature(
+        symbol=symbol,
+        arguments=len(func.params),
+        extent=int(lowered.attrs.get(_EXTENT, 0)),
+        scratch_bytes=int(lowered.attrs.get(_SCRATCH, 0)),
+    )
 
 
 _EXTENT = "parc.extent"
@@ -209,8 +214,10 @@ def _lowering() -> Any:
     )
 
 
-def _finalizing() -> Any:
-    return sequential([tirx.transform.LowerTVMBuiltin(), tirx.transform.LowerIntrin()])
+def finalize(module: IRModule) -> IRModule:
+    """Replace what LLVM's code generator does not know; the last step before it."""
+    passes = sequential([tirx.transform.LowerTVMBuiltin(), tirx.transform.LowerIntrin()])
+    return passes(module)
 
 
 def range_outer(func: PrimFunc) -> PrimFunc:

@@ -45,7 +45,15 @@ from schedules._tvm import (
     tirx,
 )
 
-__all__ = ["Accumulator", "Emitter", "has_fma", "parameter_sizes", "pieces", "with_lanes"]
+__all__ = [
+    "Accumulator",
+    "Emitter",
+    "has_fma",
+    "parameter_sizes",
+    "pieces",
+    "transpose_square",
+    "with_lanes",
+]
 
 Value: TypeAlias = Any  # a TIR expression, or a Python number that TIR takes for one
 Buffer: TypeAlias = Any  # a TIR buffer: flat, float32
@@ -284,6 +292,29 @@ class Emitter:
         """The kernel; its parameters do not overlap in memory."""
         (block,) = self._blocks
         return PrimFunc(self._parameters, stmt_seq(*block)).with_attr("tirx.noalias", True)
+
+
+def transpose_square(e: Emitter, rows: Sequence[Value]) -> list[Value]:
+    """The columns of a square: as many vectors as each has lanes, a power of two. Bound.
+
+    Exchanges halves of pairs of rows, then quarters, down to single elements.
+    """
+    values = [e.bind(row) for row in rows]
+    side = len(values)
+    half = side // 2
+    while half:
+        lanes = range(side)
+        low = [j if not j & half else side + j - half for j in lanes]
+        high = [j + half if not j & half else side + j for j in lanes]
+        for i in range(side):
+            if not i & half:
+                a, b = values[i], values[i + half]
+                values[i], values[i + half] = (
+                    e.bind(Shuffle([a, b], low)),
+                    e.bind(Shuffle([a, b], high)),
+                )
+        half //= 2
+    return values
 
 
 def _int(value: Value) -> Value:

@@ -8,6 +8,7 @@ from schedules.cpu.generic import generic
 from schedules.cpu.matmul import matmul
 from schedules.cpu.norm import layer_norm
 from schedules.cpu.parc import parc
+from schedules.cpu.parc_dense import parc_dense
 from schedules.cpu.pool import global_mean, pool_window
 from schedules.rule import Rule
 
@@ -16,6 +17,7 @@ __all__ = ["RULES"]
 # The special ones first; `generic` takes what none of them does.
 RULES: tuple[Rule, ...] = (
     parc,
+    parc_dense,
     matmul,
     conv,
     depthwise,

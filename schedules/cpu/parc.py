@@ -14,42 +14,25 @@ and written in place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parc_hw.dataflow import (
-    Add,
-    Dag,
-    Define,
-    Fma,
-    Input,
-    Mul,
-    Store,
-    Sub,
-    fuse,
-    order,
-    real_dft,
-    transpose,
-)
-from parc_hw.device import Device
 from parc_hw.plan import SplitPlan
-from parc_hw.planner import Choice, outputs_at_once, resolve_plan
+from parc_hw.planner import Choice, resolve_plan
 from parc_hw.spec import Axis, ParcSpec
-from parc_hw.weights import complex_rows, fold_scale, split_tables, start_values
+from parc_hw.weights import fold_scale, split_tables, start_values
 from schedules.cpu import epilogue
 from schedules.cpu.channels import ChannelBlocks
+from schedules.cpu.split import Column, scratch_rows
 from schedules.rule import Composite, Context, Node, NotApplicable, Ref, Scheduled
-from schedules.tir import Emitter, has_fma
+from schedules.tir import Emitter
 
-__all__ = ["parc"]
+__all__ = ["parc", "parc_twice"]
 
 NAME = "parc"
-
-MAX_TERMS = 256  # multiply-adds of one product that are written out; more are loops
 
 
 def parc(composite: Composite, context: Context) -> Scheduled | NotApplicable:
@@ -113,7 +96,7 @@ def parc(composite: Composite, context: Context) -> Scheduled | NotApplicable:
                 done = tail.apply(e, value, at=place, channel=channel, operands=operands)
                 e.store(y, place, done)
 
-            _Column(
+            Column(
                 e=e,
                 plan=part.plan,
                 lanes=lanes,
@@ -125,7 +108,7 @@ def parc(composite: Composite, context: Context) -> Scheduled | NotApplicable:
             ).compute()
 
     with e.parallel(sum(part.columns for part in parts)) as task:
-        needed = max(part.scratch(context.device) for part in parts)
+        needed = max(scratch_rows(part.plan, context.device) for part in parts)
         size = max(part.plan.length * part.blocks.lanes for part in parts)
         rows = [e.scratch(name, size) for name in ("rows", "products")[:needed]]
         before = 0
@@ -146,6 +129,94 @@ def parc(composite: Composite, context: Context) -> Scheduled | NotApplicable:
         note="; ".join(part.note for part in parts),
         macs=sum(part.spec.macs for part in parts),
     )
+
+
+def parc_twice(composite: Composite, context: Context) -> Scheduled | NotApplicable:
+    """Correlate every channel along one axis and the result along the other, or the same.
+
+    A task takes a block of channels of one image through both, so that the map between stays in
+    scratch memory. Lowering forms no such composite; it serves single operators.
+
+    Parameters
+    ----------
+    composite : Composite
+        Two `relax.parc` in NHWC with constant kernels (C, N), one of the result of the other.
+    context : Context
+        Its plan is resolved for each of them.
+    """
+    name = "parc_twice"
+    ops = [node.op for node in composite.nodes]
+    if ops != ["relax.parc", "relax.parc"] or composite.nodes[1].args[0] != Ref("node", 0):
+        return NotApplicable(name, f"{composite.name} is not a parc of the result of a parc")
+    parts = []
+    for index in range(2):
+        found = _part(composite, context, index, begin=0, target=0, last=index)
+        if isinstance(found, str):
+            return NotApplicable(name, found)
+        parts.append(found)
+    batch, height, width, channels = composite.shape
+    blocks = parts[0].blocks
+    lanes = blocks.lanes
+
+    e = Emitter(context.device)
+    x = e.parameter("x", math.prod(composite.shape))
+    identity = epilogue.parse(Composite(inputs=composite.inputs, nodes=composite.nodes[1:]))
+    assert isinstance(identity, epilogue.Epilogue)
+    constants = [part.constants(identity) for part in parts]
+    buffers = [
+        (e.parameter("table", table.size), e.parameter("start", start.size))
+        for table, start in constants
+    ]
+    y = e.parameter("y", math.prod(composite.shape))
+
+    def correlate(number: int, source: _Map, target: _Map, block: Any, rows: list[Any]) -> None:
+        """All lines of a block of channels, from one map into the other."""
+        part, (table, start) = parts[number], buffers[number]
+        along_h = part.spec.axis is Axis.H
+        step, other = (width, 1) if along_h else (1, width)  # pixels to the next point and line
+        weights = e.bind(block * (part.table_size * lanes), "weights")
+        starts = e.bind(block * (part.plan.length * lanes), "starts")
+        with e.loop(width if along_h else height, name="line") as line:
+            read = e.bind(source.at + line * (other * source.pixel), "read")
+            write = e.bind(target.at + line * (other * target.pixel), "write")
+            Column(
+                e=e,
+                plan=part.plan,
+                lanes=lanes,
+                load=lambda i: e.load(source.buffer, read + i * (step * source.pixel), lanes),
+                finish=lambda i, v: e.store(target.buffer, write + i * (step * target.pixel), v),
+                weight=lambda i: e.load(table, weights + i * lanes, lanes),
+                start=lambda i: e.load(start, starts + i * lanes, lanes),
+                rows=rows,
+            ).compute()
+
+    with e.parallel(batch * blocks.count) as task:
+        needed = max(scratch_rows(part.plan, context.device) for part in parts)
+        size = max(part.plan.length for part in parts) * lanes
+        rows = [e.scratch(n, size) for n in ("rows", "products")[:needed]]
+        between = _Map(e.scratch("between", height * width * lanes), 0, lanes)
+        block = e.bind(task % blocks.count, "block")
+        image = e.bind(task // blocks.count * (height * width * channels), "image")
+        at = e.bind(image + blocks.start(e, block), "at")
+        correlate(0, _Map(x, at, channels), between, block, rows)
+        correlate(1, between, _Map(y, at, channels), block, rows)
+    return Scheduled(
+        func=e.finish(),
+        inputs=(0,),
+        constants=tuple(c for pair in constants for c in pair),
+        rule=name,
+        note="; ".join(part.note for part in parts),
+        macs=sum(part.spec.macs for part in parts),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """A block of channels of an image: its first element, and elements from pixel to pixel."""
+
+    buffer: Any
+    at: Any
+    pixel: int
 
 
 # ---------------------------------------------------------------- what is computed
@@ -192,13 +263,6 @@ class _Part:
         weight, bias = fold_scale(self.weight, self.bias, tail.scale[here], tail.shift[here])
         start = start_values(weight, self.position_embedding, bias, self.plan)
         return self.blocks.pack(split_tables(weight, self.plan)), self.blocks.pack(start)
-
-    def scratch(self, device: Device) -> int:
-        """Buffers of a column that are needed: none, the rows, or the rows and the products."""
-        if self.plan.n1 == 1:
-            return 0
-        pair = len(complex_rows(self.plan.n1)) > 0
-        return 1 if _written_out(self.plan.n2, device, pair=pair) else 2
 
 
 def _parts(composite: Composite, context: Context) -> list[_Part] | str:
@@ -289,160 +353,3 @@ def _channel_slice(node: Node) -> int | str:
     if given["axes"] not in ((3,), (-1,)) or given["strides"] not in ((), (1,)):
         return f"a slice with axes {given['axes']} and strides {given['strides']}, not of channels"
     return int(given["begin"][0])
-
-
-# ---------------------------------------------------------------- how a column is computed
-
-
-def _written_out(n2: int, device: Device, *, pair: bool) -> bool:
-    """Whether a Toeplitz product is straight-line code with all its inputs in registers."""
-    terms = (4 if pair else 1) * n2 * n2
-    return terms <= MAX_TERMS and outputs_at_once(n2, device, pair=pair) == n2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Column:
-    """The three stages for `lanes` channels of one column; indices count vectors.
-
-    load(i) is point i of the column, finish(i, v) takes point i of the result, weight(i) and
-    start(i) are entries of the tables; `rows` are buffers of as many vectors as points: one for
-    what the transform gives, a second one where the products cannot replace their inputs.
-    """
-
-    e: Emitter
-    plan: SplitPlan
-    lanes: int
-    load: Callable[[Any], Any]
-    finish: Callable[[Any, Any], None]
-    weight: Callable[[Any], Any]
-    start: Callable[[Any], Any]
-    rows: list[Any]
-
-    def compute(self) -> None:
-        """Emit all stages."""
-        n1, n2 = self.plan.n1, self.plan.n2
-        if n1 == 1:
-            self._products((0,), [self.load], [self.finish])
-            return
-        forward = real_dft(n1)
-        self._transform(forward, lambda j, m: self.load(m + j * n2), self._put_row(self.rows[0]))
-        pairs = complex_rows(n1)
-        target = self.rows[-1]
-        for row in (0, n1 - 1) if n1 % 2 == 0 else (0,):
-            self._products((row,), *self._of_rows((row,), target))
-        if pairs:
-            with self.e.loop(len(pairs), name="pair") as k:
-                row = self.e.bind(k * 2 + 1, "row")
-                both = (row, row + 1)
-                self._products(both, *self._of_rows(both, target))
-        self._transform(
-            transpose(forward), self._get_row(target), lambda j, m, v: self.finish(m + j * n2, v)
-        )
-
-    def _get_row(self, buffer: Any) -> Callable[[Any, Any], Any]:
-        n2, lanes = self.plan.n2, self.lanes
-        return lambda r, m: self.e.load(buffer, (m + r * n2) * lanes, lanes)
-
-    def _put_row(self, buffer: Any) -> Callable[[Any, Any, Any], None]:
-        n2, lanes = self.plan.n2, self.lanes
-        return lambda r, m, v: self.e.store(buffer, (m + r * n2) * lanes, v)
-
-    def _of_rows(self, rows: tuple[Any, ...], target: Any) -> tuple[list[Any], list[Any]]:
-        """How the products of `rows` read their inputs and write their results."""
-        get, put = self._get_row(self.rows[0]), self._put_row(target)
-        reads = [lambda q, r=r: get(r, q) for r in rows]
-        writes = [lambda m, v, r=r: put(r, m, v) for r in rows]
-        return reads, writes
-
-    def _transform(
-        self, dag: Dag, get: Callable[[int, Any], Any], put: Callable[[int, Any, Any], None]
-    ) -> None:
-        """Print a graph for every m < n2: input k is get(k, m), output k goes to put(k, m, value)."""
-        e = self.e
-        steps = order(fuse(dag) if has_fma(e.device) else dag)
-        with e.loop(self.plan.n2, name="m") as m:
-            values: dict[int, Any] = {}
-            for step in steps:
-                match step:
-                    case Define(v, Input(k)):
-                        values[v] = e.bind(get(k, m))
-                    case Define(v, Add(a, b)):
-                        values[v] = e.bind(values[a] + values[b])
-                    case Define(v, Sub(a, b)):
-                        values[v] = e.bind(values[a] - values[b])
-                    case Define(v, Mul(c, a)):
-                        values[v] = e.bind(values[a] * e.like(c, values[a]))
-                    case Define(v, Fma(c, a, b)):
-                        values[v] = e.bind(e.fma(c, values[a], values[b]))
-                    case Store(k, v):
-                        put(k, m, values[v])
-
-    def _products(
-        self,
-        rows: tuple[Any, ...],
-        reads: list[Callable[[Any], Any]],
-        writes: list[Callable[[Any, Any], None]],
-    ) -> None:
-        """The Toeplitz products of one real row or of a complex pair of rows."""
-        if _written_out(self.plan.n2, self.e.device, pair=len(rows) == 2):
-            self._written_products(rows, reads, writes)
-        else:
-            self._looped_products(rows, reads, writes)
-
-    def _written_products(self, rows: tuple[Any, ...], reads: list[Any], writes: list[Any]) -> None:
-        """All inputs in registers; every weight is loaded once and used for its whole diagonal."""
-        e, n2 = self.e, self.plan.n2
-        inputs = [[e.bind(read(q)) for q in range(n2)] for read in reads]
-        sums = [[e.bind(self.start(row * n2 + m)) for m in range(n2)] for row in rows]
-        # d = m - q downwards: every sum takes its inputs in order, as a loop over q does
-        for d in range(n2 - 1, -n2, -1):
-            weights = [e.bind(self._weight(row, d + n2 - 1)) for row in rows]
-            for terms in self._terms(weights):  # one sum's two terms apart: the second must wait
-                for m in range(max(0, d), n2 + min(0, d)):
-                    for total, (weight, which) in zip(sums, terms, strict=True):
-                        total[m] = e.bind(e.fma(weight, inputs[which][m - d], total[m]))
-        for total, write in zip(sums, writes, strict=True):
-            for m in range(n2):
-                write(m, total[m])
-
-    def _looped_products(self, rows: tuple[Any, ...], reads: list[Any], writes: list[Any]) -> None:
-        """A loop over the inputs for every group of sums."""
-        e, n2 = self.e, self.plan.n2
-        most = outputs_at_once(n2, e.device, pair=len(rows) == 2)
-        group = -(-n2 // -(-n2 // most))  # as few groups, all nearly of the same size
-
-        def some(low: Any, count: int) -> None:
-            sums = [
-                [e.accumulator(self.lanes, self.start(row * n2 + low + m)) for m in range(count)]
-                for row in rows
-            ]
-            with e.loop(n2, name="q") as q:
-                inputs = [e.bind(read(q)) for read in reads]
-                for m in range(count):
-                    weights = [e.bind(self._weight(row, low - q + m + n2 - 1)) for row in rows]
-                    for terms in self._terms(weights):
-                        for total, (weight, which) in zip(sums, terms, strict=True):
-                            total[m].add_product(weight, inputs[which])
-            for total, write in zip(sums, writes, strict=True):
-                for m in range(count):
-                    write(low + m, total[m].get())
-
-        whole = n2 // group
-        with e.loop(whole, name="group") as number:
-            some(e.bind(number * group, "low"), group)
-        if n2 % group:
-            some(whole * group, n2 % group)
-
-    def _weight(self, row: Any, d: Any) -> Any:
-        return self.weight(row * (2 * self.plan.n2 - 1) + d)
-
-    def _terms(self, weights: list[Any]) -> list[list[tuple[Any, int]]]:
-        """What is added to the sums, in order: per sum a weight and which input it multiplies.
-
-        One sum of real rows; for a pair the complex product (tr + i ti)(u + i v).
-        """
-        if len(weights) == 1:
-            return [[(weights[0], 0)]]
-        re, im = weights
-        minus = im * self.e.like(-1.0, im)  # becomes part of a multiply-subtract
-        return [[(re, 0), (re, 1)], [(minus, 1), (im, 0)]]

@@ -184,6 +184,8 @@ def emit_tile(
     y_row: int,
     finish: Callable[[Value, Value, Value], Value],
     rolled: bool,
+    bias_at: Value = 0,
+    bias_row: int = 0,
 ) -> None:
     """Compute one tile: y[pixel, channel] = finish(bias[channel] + sum_k a[pixel, k] w[k, channel]).
 
@@ -209,12 +211,24 @@ def emit_tile(
     rolled : bool
         Whether `finish` is long, so that it is written once per vector of a row and looped over
         the rows, by way of memory; else it is applied to each accumulator.
+    bias_at, bias_row
+        Where the bias of the first pixel lies in its buffer, and how much further that of the
+        next one; 0: the pixels share it.
     """
     starts = [sum(panel.widths[:j]) for j in range(len(panel.widths))]
     columns = list(zip(starts, panel.widths, strict=True))
-    initial = [e.bind(e.load(bias, first + start, width), "bias") for start, width in columns]
+
+    def biases(row: int) -> list[Value]:
+        at = bias_at + (row * bias_row + first)
+        return [e.bind(e.load(bias, at + start, width), "bias") for start, width in columns]
+
+    initial = [biases(row) for row in range(len(a_rows) if bias_row else 1)]
     accumulators = [
-        [e.accumulator(w, b) for b, w in zip(initial, panel.widths, strict=True)] for _ in a_rows
+        [
+            e.accumulator(w, b)
+            for b, w in zip(initial[row if bias_row else 0], panel.widths, strict=True)
+        ]
+        for row in range(len(a_rows))
     ]
 
     def step(at: Value, k: Value) -> None:

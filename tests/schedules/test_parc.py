@@ -8,58 +8,19 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from composites import Builder, U, check, expected
+from composites import Builder, check, expected
+from correlations import bound_of, correlate
 from run_kernel import run_rule
 from run_many import run_many
 
-from parc_hw.dataflow import absolute, count, evaluate, real_dft, transpose
 from parc_hw.device import load_device
 from parc_hw.plan import MAX_TRANSFORM, SplitPlan
 from parc_hw.planner import resolve_plan
 from parc_hw.spec import Axis, ParcSpec
-from parc_hw.weights import complex_rows, split_tables, start_values
 from schedules.cpu.parc import parc
 from schedules.rule import Composite, Context, Node, NotApplicable, Ref
 
 pytestmark = pytest.mark.tvm
-
-
-def correlate(x, weight, pe, bias, axis):
-    """Equation 3, term by term, along axis 1 (H) or 2 (W) of NHWC, in float64."""
-    position = 1 if axis == "H" else 2
-    shape = [1, 1, 1, weight.shape[0]]
-    shape[position] = weight.shape[1]
-    x = x.astype(float) + pe.T.astype(float).reshape(shape)
-    result = np.zeros(x.shape) + bias.astype(float)
-    for k in range(weight.shape[1]):
-        result += weight[:, k].astype(float) * np.roll(x, -k, axis=position)
-    return result
-
-
-def bound_of(x, weight, pe, bias, axis, plan):
-    """How far the kernel's float32 result may be from `correlate`'s: magnitudes through the stages.
-
-    Every value of a stage errs by at most (roundings so far) * U times the sum of magnitudes that
-    flow into it; table and start values are rounded once themselves.
-    """
-    moved = np.moveaxis(x, 1 if axis == "H" else 2, 0)  # (N, ..., C)
-    n1, n2 = plan.n1, plan.n2
-    band = np.arange(n2)[:, None] - np.arange(n2) + n2 - 1
-    tables = abs(split_tables(weight, plan)).reshape(-1, n1, 2 * n2 - 1)[..., band]
-    start = abs(start_values(weight, pe, bias, plan)).reshape(-1, n1, n2)
-    forward = real_dft(n1)
-    u = evaluate(absolute(forward), abs(moved.astype(float)).reshape(n1, n2, *moved.shape[1:]))
-    v = np.zeros(u.shape)
-    pairs = complex_rows(n1)
-    for row in range(n1):
-        first = row if row in pairs else row - 1 if row - 1 in pairs else None
-        terms = [(row, row)] if first is None else [(first, row), (first + 1, 2 * first + 1 - row)]
-        v[row] = start[:, row].T.reshape(n2, 1, 1, -1)
-        for table, other in terms:
-            v[row] += np.einsum("cmq,qabc->mabc", tables[:, table], u[other])
-    y = evaluate(absolute(transpose(forward)), v).reshape(moved.shape)
-    roundings = count(forward).depth + 2 * n2 + 1 + count(transpose(forward)).depth
-    return np.moveaxis(1.05 * roundings * U * y, 0, 1 if axis == "H" else 2)
 
 
 def constants(b, channels, length):
