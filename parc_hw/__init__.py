@@ -14,10 +14,24 @@ if TYPE_CHECKING:
     from parc_hw import models, nn
     from parc_hw.artifact import Bundle
     from parc_hw.build import compile
+    from parc_hw.operator import ParcOperator, compile_parc
 
-__all__ = ["Bundle", "__version__", "compile", "models", "nn"]
+__all__ = [
+    "Bundle",
+    "ParcOperator",
+    "__version__",
+    "compile",
+    "compile_parc",
+    "models",
+    "nn",
+]
 
-_LAZY = {"compile": "parc_hw.build", "Bundle": "parc_hw.artifact"}
+_LAZY = {
+    "Bundle": "parc_hw.artifact",
+    "ParcOperator": "parc_hw.operator",
+    "compile": "parc_hw.build",
+    "compile_parc": "parc_hw.operator",
+}
 _PACKAGES = ("models", "nn")
 
 
