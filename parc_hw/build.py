@@ -119,7 +119,7 @@ def _shapes(input_shape: Any, info: ModelInfo | None) -> tuple[tuple[int, ...], 
 def _prepare(
     model: str | Path | torch.nn.Module, *, input_shape: Any, weights: Path | str | None, seed: int
 ) -> _Source:
-    """Create or take the model and give it its weights."""
+    """Create or take the model, give it its weights and check them."""
     from parc_hw import models
 
     if isinstance(model, Path):
@@ -138,6 +138,7 @@ def _prepare(
         info = models.info(model)
         shapes = _shapes(input_shape, info)
         module, origin = models.prepare(model, weights=weights, seed=seed)
+        models.check_finite(module)
         return _Source(model=module, name=model, weights=origin, info=info, shapes=shapes)
     shapes = _shapes(input_shape, None)
     origin = "weights of the module as given"
@@ -145,17 +146,15 @@ def _prepare(
         models.load_official(model, models.read_checkpoint(weights))
         origin = f"weights from {Path(weights).name}"
     module = model.eval()
+    models.check_finite(module)
     name = type(model).__name__
     return _Source(model=module, name=name, weights=origin, info=None, shapes=shapes)
 
 
 def _import(source: _Source, shape: tuple[int, ...] | None) -> Imported:
-    """Check the weights and import the model at one of its input shapes."""
+    """Import the model at one of its input shapes."""
     from parc_hw.importers import import_model
-    from parc_hw.models import check_finite
 
-    if not isinstance(source.model, Path):
-        check_finite(source.model)
     imported = import_model(source.model, None if shape is None else [shape])
     if len(imported.inputs) != 1:
         raise UnsupportedError(

@@ -32,6 +32,7 @@ from parc_hw.importers.spectral import SpectralSite, find_sites, is_transform
 from parc_hw.lower import _tvm
 from parc_hw.lower.op import parc_call
 from parc_hw.lower.program import Tensor
+from parc_hw.nn.evaluating import evaluating
 
 __all__ = ["import_program", "import_torch", "run_program"]
 
@@ -140,18 +141,6 @@ def _check_weights(model: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; afterwards every module has its own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextlib.contextmanager
 def _without_torchs_own_warnings() -> Iterator[None]:
     """torch 2.13 warns of its own use of its own tree types."""
     with warnings.catch_warnings():
@@ -162,7 +151,7 @@ def _without_torchs_own_warnings() -> Iterator[None]:
 def _export(model: nn.Module, shapes: list[tuple[int, ...]]) -> ExportedProgram:
     """Trace the model; functional, but with its operators whole."""
     examples = tuple(torch.zeros(shape) for shape in shapes)
-    with torch.no_grad(), _evaluating(model), _without_torchs_own_warnings():
+    with torch.no_grad(), evaluating(model), _without_torchs_own_warnings():
         try:
             return torch.export.export(model, examples).run_decompositions({})
         except Exception as error:

@@ -17,6 +17,7 @@ import numpy as np
 
 from parc_hw.lower import _tvm
 from parc_hw.lower.graph import INPUT, VIEW, Graph, Use, Vertex
+from schedules.cpu.windows import sides
 
 __all__ = ["ELEMENTWISE", "NHWC", "to_nhwc"]
 
@@ -205,7 +206,6 @@ class _Walk:
             "relax.concat": self.concat,
             "relax.strided_slice": self.strided_slice,
             "relax.nn.layer_norm": self.layer_norm,
-            "relax.nn.batch_norm": self.batch_norm,
             "relax.nn.max_pool2d": self.pool2d,
             "relax.nn.avg_pool2d": self.pool2d,
             "relax.nn.adaptive_avg_pool2d": self.adaptive_avg_pool2d,
@@ -257,10 +257,9 @@ class _Walk:
         image, weight = args
         if not weight.is_constant:
             return self.default(name, args, attrs, result)
-        padding = attrs["padding"]
         attrs = {
             **attrs,
-            "padding": tuple(padding) * 2 if len(padding) == 2 else tuple(padding),
+            "padding": sides(attrs["padding"]),
             "data_layout": "NHWC",
             "out_layout": "NHWC",
         }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from parc_hw.errors import InputError, ParcError
+from parc_hw.nn.evaluating import evaluating
 from parc_hw.nn.functional import Resize
 from parc_hw.nn.parc import ParC
 from parc_hw.spec import Axis
@@ -209,7 +209,7 @@ def _trace(model: nn.Module, input_shape: Sequence[int]) -> list[_Call]:
     reference = next(model.parameters(), torch.zeros(0))
     handles = [conv.register_forward_hook(record) for conv in names]
     try:
-        with _evaluating(model):
+        with evaluating(model):
             model(reference.new_zeros(tuple(input_shape)))
     except ParcError:  # the model's own refusal
         raise
@@ -221,18 +221,6 @@ def _trace(model: nn.Module, input_shape: Sequence[int]) -> list[_Call]:
         for handle in handles:
             handle.remove()
     return list(calls.values())
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while, so that no statistics change; then each module's own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _refusal(call: _Call) -> str | None:

@@ -23,6 +23,7 @@ from schedules.cpu.tile import (
     panels,
     weights_key,
 )
+from schedules.cpu.windows import pair, sides
 from schedules.rule import Composite, Context, Node, NotApplicable, Ref, Scheduled
 from schedules.tir import Buffer, Emitter, Value, pieces
 
@@ -123,7 +124,7 @@ def _geometry(
 ) -> _Geometry:
     shape = composite.inputs[node.args[0].index]
     batch, in_h, in_w, in_c = (shape[i] for i in ((0, 2, 3, 1) if nchw else (0, 1, 2, 3)))
-    top, left, bottom, right = _four(node.attrs["padding"])
+    top, left, bottom, right = sides(node.attrs["padding"])
     return _Geometry(
         batch=batch,
         in_h=in_h,
@@ -133,26 +134,13 @@ def _geometry(
         out_w=node.shape[2],
         out_c=node.shape[3],
         kernel=(weights[0], weights[1]),
-        stride=_two(node.attrs["strides"]),
-        dilation=_two(node.attrs["dilation"]),
+        stride=pair(node.attrs["strides"]),
+        dilation=pair(node.attrs["dilation"]),
         top=top,
         left=left,
         padded=any((top, left, bottom, right)),
         nchw=nchw,
     )
-
-
-def _two(values: Any) -> tuple[int, int]:
-    values = tuple(int(v) for v in values)
-    return (values[0], values[-1])
-
-
-def _four(values: Any) -> tuple[int, int, int, int]:
-    """TVM's padding: one value, (vertical, horizontal), or (top, left, bottom, right)."""
-    values = tuple(int(v) for v in values)
-    if len(values) == 4:
-        return values[0], values[1], values[2], values[3]
-    return values[0], values[-1], values[0], values[-1]
 
 
 def _schedule(
