@@ -1,0 +1,1 @@
+"""Which formats does a transform, an operator or a model need: grids, searches, reports."""
