@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from parc_hw.models.cvnets_layers import ConvLayer, Encoder, InvertedResidual, early_levels
 from parc_hw.nn import circular_correlate, resize_taps
 from parc_hw.nn.functional import Resize
-from parc_hw.nn.op import parc
+from parc_hw.nn.op import kept_whole, parc
 from parc_hw.spec import Axis
 
 __all__ = ["SCALES", "Level", "ParCBlock", "ParCNet", "Scale", "create_parcnet"]
@@ -191,7 +191,7 @@ class ParCBlock(nn.Module):
         weight = kernel.reshape(shape)
         pe = None if embedding is None else embedding.reshape(shape)
         bias: Tensor | None = getattr(self, f"meta_{place}_bias")
-        if not torch.compiler.is_exporting():
+        if not kept_whole():
             return circular_correlate(x, weight, bias, pe, axis=axis)
         # One node for importers, as nn.ParC.
         pe = torch.zeros_like(weight) if pe is None else pe

@@ -7,7 +7,16 @@ from torch import Tensor
 
 from parc_hw.nn.functional import circular_correlate
 
-__all__ = ["parc"]
+__all__ = ["kept_whole", "parc"]
+
+
+def kept_whole() -> bool:
+    """Whether a ParC that runs now has to call `parc`: `torch.export` traces, and for itself.
+
+    torch's ONNX exporter traces with `torch.export` too, but has no name for our operator: it
+    gets the ParC written out as slices, concatenation and convolution, where importers find it.
+    """
+    return torch.compiler.is_exporting() and not torch.onnx.is_in_onnx_export()
 
 
 @torch.library.custom_op("parc_hw::parc", mutates_args=())

@@ -17,7 +17,7 @@ from parc_hw.nn.functional import (
     parse_axis,
     resize_taps,
 )
-from parc_hw.nn.op import parc
+from parc_hw.nn.op import kept_whole, parc
 from parc_hw.spec import Axis
 
 __all__ = ["ParC"]
@@ -166,7 +166,7 @@ class ParC(nn.Module):
             )
         length = x.shape[self.axis.dim]
         weight, pe, bias = self.constants(length)
-        if torch.compiler.is_exporting():
+        if kept_whole():
             if pe is None:
                 pe = weight.new_zeros((self.channels, length))
             if bias is None:
