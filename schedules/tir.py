@@ -14,7 +14,7 @@ Indices count elements. Vectors are the TIR types float32xN; Python floats mix w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -23,10 +23,12 @@ import numpy as np
 from parc_hw.device import Device, Isa
 from schedules._tvm import (
     AllocBuffer,
+    AttrStmt,
     Bind,
     Broadcast,
     BufferLoad,
     BufferStore,
+    Evaluate,
     FloatImm,
     For,
     ForKind,
@@ -36,6 +38,7 @@ from schedules._tvm import (
     Ramp,
     Shuffle,
     Stmt,
+    StringImm,
     Var,
     buffer_shape,
     decl_buffer,
@@ -134,6 +137,7 @@ class Emitter:
         self._names: Counter[str] = Counter()
         self._parameters: list[Buffer] = []
         self._blocks: list[list[Stmt]] = [[]]
+        self._imports: list[str] = []  # LLVM functions that the parallel loop calls
 
     # ------------------------------------------------------------------ names and storage
 
@@ -191,7 +195,11 @@ class Emitter:
         with self._block() as block:
             yield index
         if block:
-            self.append(For(index, _int(begin), _int(extent), kind, stmt_seq(*block)))
+            body = stmt_seq(*block)
+            if kind == ForKind.PARALLEL:
+                for text in self._imports:
+                    body = AttrStmt(_int(0), "pragma_import_llvm", StringImm(text), body)
+            self.append(For(index, _int(begin), _int(extent), kind, body))
 
     def parallel(self, extent: int, *, name: str = "task") -> Any:
         """The kernel's one outermost loop, whose range the caller of the kernel may split."""
@@ -204,6 +212,17 @@ class Emitter:
             yield
         if block:
             self.append(IfThenElse(condition, stmt_seq(*block), None))
+
+    def branch(
+        self, condition: Value, then: Callable[[], None], otherwise: Callable[[], None]
+    ) -> None:
+        """The statements of one of two functions, as `condition` holds or not."""
+        cases = []
+        for case in (then, otherwise):
+            with self._block() as block:
+                case()
+            cases.append(stmt_seq(*block))
+        self.append(IfThenElse(condition, *cases))
 
     def bind(self, value: Value, name: str = "v") -> Value:
         """Compute `value` once, here; the result stands for it from now on.
@@ -224,7 +243,30 @@ class Emitter:
         lanes = lanes_of(value)
         self.append(BufferStore(buffer, value, [_at(at, lanes)]))
 
+    def fetch(self, buffer: Buffer, at: Value, *, write: bool = False) -> None:
+        """Ask for the cache line of element `at`, to be read or written soon, into the L2 cache."""
+        arguments = [_address(buffer, at), int(write), 2, 1]  # 2: not nearest; 1: data
+        self.append(Evaluate(tirx.call_intrin("void", "tirx.prefetch", *arguments)))
+
+    def stream(self, buffer: Buffer, at: Value, value: Value) -> None:
+        """`store` past the caches; only where `is_aligned` and `at` say that vectors are aligned."""
+        lanes = lanes_of(value)
+        name = f"parc_stream_{lanes}"
+        self._import(_STREAM.format(name=name, lanes=lanes, bytes=4 * lanes))
+        call = tirx.call_extern("int32", name, _address(buffer, at), value)
+        self.append(Evaluate(call))
+
+    def _import(self, text: str) -> None:
+        if text not in self._imports:
+            self._imports.append(text)
+
     # ------------------------------------------------------------------ expressions
+
+    def is_aligned(self, buffer: Buffer, count: int) -> Value:
+        """Whether the first element of `buffer` is at a multiple of `count` bytes, a condition."""
+        name = f"parc_is_aligned_{count}"
+        self._import(_IS_ALIGNED.format(name=name, mask=count - 1))
+        return tirx.call_extern("int32", name, _address(buffer, 0)) != 0
 
     def load(self, buffer: Buffer, at: Value, lanes: int) -> Value:
         """`lanes` consecutive elements from `at`."""
@@ -262,13 +304,13 @@ class Emitter:
             return value
         return Shuffle([value], list(range(first, first + lanes)))
 
-    def lane_sum(self, value: Value) -> Value:
-        """Sum of all lanes, by halves: always the same order. Bound, scalar."""
+    def fold_lanes(self, value: Value, combine: Callable[[Value, Value], Value]) -> Value:
+        """All lanes combined, by halves: always the same order. Bound, scalar."""
         lanes = lanes_of(value)
         value = self.bind(value)
         while lanes > 1:
             lanes //= 2
-            value = self.bind(self.part(value, 0, lanes) + self.part(value, lanes, lanes))
+            value = self.bind(combine(self.part(value, 0, lanes), self.part(value, lanes, lanes)))
         return value
 
     def polynomial(self, coefficients: Sequence[float], x: Value) -> Value:
@@ -324,6 +366,27 @@ def _int(value: Value) -> Value:
 def _at(index: Value, lanes: int) -> Value:
     index = _int(index)
     return index if lanes == 1 else Ramp(index, IntImm("int32", 1), lanes)
+
+
+def _address(buffer: Buffer, at: Value) -> Value:
+    return tirx.address_of(BufferLoad(buffer, [_int(at)]))
+
+
+# TIR has no non-temporal store and no arithmetic with addresses.
+_STREAM = """define linkonce_odr i32 @{name}(ptr %p, <{lanes} x float> %v) alwaysinline {{
+  store <{lanes} x float> %v, ptr %p, align {bytes}, !nontemporal !0
+  ret i32 0
+}}
+!0 = !{{i32 1}}
+"""
+_IS_ALIGNED = """define linkonce_odr i32 @{name}(ptr %p) alwaysinline {{
+  %address = ptrtoint ptr %p to i64
+  %rest = and i64 %address, {mask}
+  %aligned = icmp eq i64 %rest, 0
+  %result = zext i1 %aligned to i32
+  ret i32 %result
+}}
+"""
 
 
 def parameter_sizes(func: PrimFunc) -> tuple[int, ...]:

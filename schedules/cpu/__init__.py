@@ -10,6 +10,8 @@ from schedules.cpu.norm import layer_norm
 from schedules.cpu.parc import parc
 from schedules.cpu.parc_dense import parc_dense
 from schedules.cpu.pool import global_mean, pool_window
+from schedules.cpu.product import product
+from schedules.cpu.softmax import softmax
 from schedules.rule import Rule
 
 __all__ = ["RULES"]
@@ -19,9 +21,11 @@ RULES: tuple[Rule, ...] = (
     parc,
     parc_dense,
     matmul,
+    product,
     conv,
     depthwise,
     layer_norm,
+    softmax,
     global_mean,
     pool_window,
     generic,

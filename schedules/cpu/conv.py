@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 
 from parc_hw.device import Device
 from schedules.cpu.epilogue import Epilogue, Operands, parse
-from schedules.cpu.matmul import L2_BYTES, one_panel, over_panels, schedule_matmul, tile_note
+from schedules.cpu.matmul import (
+    one_panel,
+    over_panels,
+    prefers_panels,
+    schedule_matmul,
+    tile_note,
+)
 from schedules.cpu.tile import (
+    Ahead,
     KLoop,
     Panel,
     TileShape,
@@ -174,12 +181,15 @@ def _schedule(
     operands = Operands(inputs, epilogue.declare_constants(e))
     y = e.parameter("y", prod(composite.shape))
 
+    whole, rest = divmod(g.out_w, tile.rows)
+    tiles_of_row = 1 if group > 1 else whole + bool(rest)
+    tiles_of_task = block // group * tiles_of_row
     blocks = g.out_h // block
     tasks = g.batch * blocks * (len(cut) if by_panel else 1)
     with e.parallel(tasks) as task:
-        place, number = task, None
+        place, panel_number = task, None
         if by_panel:
-            place, number = task // len(cut), task % len(cut)
+            place, panel_number = task // len(cut), task % len(cut)
         image, first_row = place // blocks, (place % blocks) * block
         if g.padded:
             rows = g.rows_for(block)
@@ -191,8 +201,14 @@ def _schedule(
             base = image * (g.planes * plane) + first_row * (g.stride[0] * row)
 
         def emit(
-            panel: Panel, first: Value, oy: Value, ox: Value, pixels: list[tuple[int, int]]
+            panel: Panel,
+            first: Value,
+            oy: Value,
+            ox: Value,
+            pixels: list[tuple[int, int]],
+            tile_number: Value,
         ) -> None:
+            next_panel = (first + panel.padded) * g.depth
             emit_tile(
                 e,
                 panel=panel,
@@ -212,6 +228,7 @@ def _schedule(
                     e, value, at=at, channel=channel, operands=operands
                 ),
                 rolled=epilogue.heavy,
+                ahead=Ahead(next_panel, tile_number, tiles_of_task) if by_panel else None,
             )
 
         def all_rows(panel: Panel, first: Value) -> None:
@@ -219,18 +236,20 @@ def _schedule(
                 oy = turn * group
                 if group > 1:
                     pixels = [(i, j) for i in range(group) for j in range(g.out_w)]
-                    emit(panel, first, oy, 0, pixels)
+                    emit(panel, first, oy, 0, pixels, turn)
                     return
-                tiles, rest = divmod(g.out_w, tile.rows)
-                with e.loop(tiles, name="ox") as i:
-                    emit(panel, first, oy, i * tile.rows, [(0, j) for j in range(tile.rows)])
+                number = turn * tiles_of_row
+                with e.loop(whole, name="ox") as i:
+                    pixels = [(0, j) for j in range(tile.rows)]
+                    emit(panel, first, oy, i * tile.rows, pixels, number + i)
                 if rest:
-                    emit(panel, first, oy, tiles * tile.rows, [(0, j) for j in range(rest)])
+                    pixels = [(0, j) for j in range(rest)]
+                    emit(panel, first, oy, whole * tile.rows, pixels, number + whole)
 
-        if number is None:
+        if panel_number is None:
             over_panels(e, cut, all_rows)
         else:
-            one_panel(e, cut, number, all_rows)
+            one_panel(e, cut, panel_number, all_rows)
 
     each = f"{block} rows" + (f" of {cut[0].channels} channels" if by_panel else "")
     copied = ", from a padded copy" if g.padded else ""
@@ -247,16 +266,17 @@ def _schedule(
 def _tasks(g: _Geometry, panel_count: int, device: Device) -> tuple[bool, int]:
     """Whether tasks are single panels, and how many output rows a task computes.
 
-    Each task reads all its weights. When they do not stay in the second-level cache, a task takes
-    all rows of one panel, if the image it then copies does; else all panels of some rows.
+    A task of some rows reads all weights, a task of one panel the whole image; what does not stay
+    in the second-level cache comes from further away each time. The less of it the better.
     """
-    cache = (device.l2_bytes or L2_BYTES) // 2
-    image = 4 * g.in_c * g.rows_for(g.out_h) * g.columns
-    if 4 * g.depth * g.out_c > cache and image <= cache and panel_count >= 4:
-        return True, g.out_h
     wanted = min(_TASKS, g.batch * g.out_h)
     divisors = [d for d in range(1, g.out_h + 1) if g.out_h % d == 0]
-    return False, max(d for d in divisors if g.batch * (g.out_h // d) >= wanted)
+    block = max(d for d in divisors if g.batch * (g.out_h // d) >= wanted)
+    image = 4 * g.in_c * g.rows_for(g.out_h) * g.columns
+    tasks = g.batch * (g.out_h // block)
+    if prefers_panels(panel_count, g.batch * image, 4 * g.depth * g.out_c, tasks, device):
+        return True, g.out_h
+    return False, block
 
 
 def _whole_rows(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from parc_hw.device import Device
 from schedules.cpu.epilogue import Epilogue, Operands, parse
 from schedules.cpu.tile import (
+    Ahead,
     KLoop,
     Panel,
     TileShape,
@@ -27,6 +28,7 @@ __all__ = ["matmul", "schedule_matmul"]
 
 NAME = "matmul"
 _FEW = 8  # tasks that are too few for four or more threads
+_PANELS = 4  # fewer tasks than that leave threads idle
 L2_BYTES = 256 * 1024  # assumed where the device's is unknown
 
 
@@ -73,7 +75,10 @@ def schedule_matmul(
     operands = Operands(inputs, epilogue.declare_constants(e))
     y = e.parameter("y", rows * n)
 
-    def emit(panel: Panel, first: Value, row: Value, count: int) -> None:
+    def emit(
+        panel: Panel, first: Value, row: Value, count: int, tile_number: Value | None = None
+    ) -> None:
+        next_panel = first * k + panel.padded * k
         emit_tile(
             e,
             panel=panel,
@@ -92,9 +97,13 @@ def schedule_matmul(
                 e, value, at=at, channel=channel, operands=operands
             ),
             rolled=epilogue.heavy,
+            ahead=None
+            if tile_number is None
+            else Ahead(next_panel, tile_number, tiles + bool(rest)),
         )
 
     tiles, rest = divmod(rows, tile.rows)
+    streams = not stays_in_cache(4 * k * n, device)
     if not by_panels(tiles, len(cut), 4 * rows * k, 4 * k * n, device):
         block = rows_per_task(tiles, 4 * k * n, device)
         tasks = -(-rows // (block * tile.rows))
@@ -116,9 +125,9 @@ def schedule_matmul(
 
         def all_rows(panel: Panel, first: Value) -> None:
             with e.loop(tiles, name="tile") as i:
-                emit(panel, first, i * tile.rows, tile.rows)
+                emit(panel, first, i * tile.rows, tile.rows, i if streams else None)
             if rest:
-                emit(panel, first, tiles * tile.rows, rest)
+                emit(panel, first, tiles * tile.rows, rest, tiles if streams else None)
 
         with e.parallel(len(cut)) as task:
             one_panel(e, cut, task, all_rows)
@@ -138,13 +147,31 @@ def by_panels(
 ) -> bool:
     """Whether tasks are panels of channels with all rows, not rows with all channels.
 
-    So when there are few rows; and when the weights do not stay in the second-level cache but
-    the inputs do, as each task then reads its own weights once.
+    So when there are few rows, and when it moves less memory.
     """
-    cache = (device.l2_bytes or L2_BYTES) // 2
-    if panel_count >= _FEW and weight_bytes > cache >= input_bytes:
-        return True
-    return tiles < min(_FEW, panel_count)
+    tasks = -(-tiles // rows_per_task(tiles, weight_bytes, device))
+    return tiles < min(_FEW, panel_count) or prefers_panels(
+        panel_count, input_bytes, weight_bytes, tasks, device
+    )
+
+
+def stays_in_cache(weight_bytes: int, device: Device) -> bool:
+    """Whether weights are still in the second-level cache when they are read again."""
+    return weight_bytes <= (device.l2_bytes or L2_BYTES) // 2
+
+
+def prefers_panels(
+    panel_count: int, input_bytes: int, weight_bytes: int, tasks: int, device: Device
+) -> bool:
+    """Whether tasks of one panel, each reading all inputs, move less memory than tasks of rows.
+
+    Each of the `tasks` of rows reads all weights; only those that do not stay in the cache count.
+    """
+    return (
+        panel_count >= _PANELS
+        and not stays_in_cache(weight_bytes, device)
+        and panel_count * input_bytes + weight_bytes < tasks * weight_bytes
+    )
 
 
 def tile_note(tile: TileShape, device: Device) -> str:
@@ -158,8 +185,7 @@ def rows_per_task(tiles: int, weight_bytes: int, device: Device) -> int:
     Each task reads all weights once. If they stay in the cache, small tasks balance better over
     threads; otherwise eight large ones keep the traffic low.
     """
-    stays = weight_bytes <= (device.l2_bytes or L2_BYTES) // 2
-    return max(1, tiles // (24 if stays else 8))
+    return max(1, tiles // (24 if stays_in_cache(weight_bytes, device) else 8))
 
 
 def over_panels(e: Emitter, cut: tuple[Panel, ...], body: Callable[[Panel, Value], None]) -> None:

@@ -9,6 +9,7 @@ written out as one long chain of values, 384 channels compile for 54 seconds.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -19,13 +20,11 @@ from schedules.cpu import epilogue
 from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled
 from schedules.tir import Emitter, pieces
 
-__all__ = ["layer_norm"]
+__all__ = ["layer_norm", "over_vectors", "reduce_row"]
 
 NAME = "layer_norm"
 
-SUMS = (
-    4  # vectors that are summed side by side: the latency of an addition on the devices described
-)
+SIDE = 4  # vectors combined side by side: the latency of an addition on the devices described
 
 
 def layer_norm(composite: Composite, context: Context) -> Scheduled | NotApplicable:
@@ -73,7 +72,7 @@ def layer_norm(composite: Composite, context: Context) -> Scheduled | NotApplica
 
     with e.parallel(rows) as row:
         base = e.bind(row * channels, "base")
-        total = _channel_sum(
+        total = reduce_row(
             e, channels, lanes, lambda total, at, width: total + e.load(x, base + at, width)
         )
         mean = e.bind(total * (1.0 / channels), "mean")
@@ -82,7 +81,7 @@ def layer_norm(composite: Composite, context: Context) -> Scheduled | NotApplica
             difference = e.bind(e.load(x, base + at, width) - e.splat(mean, width))
             return e.fma(difference, difference, total)
 
-        variance = _channel_sum(e, channels, lanes, square) * (1.0 / channels)
+        variance = reduce_row(e, channels, lanes, square) * (1.0 / channels)
         inverse = e.bind(
             1.0 / tirx.sqrt(variance + float(node.attrs.get("epsilon", 1e-5))), "inverse"
         )
@@ -94,7 +93,7 @@ def layer_norm(composite: Composite, context: Context) -> Scheduled | NotApplica
             place = base + at
             e.store(y, place, tail.apply(e, value, at=place, channel=at, operands=operands))
 
-        _over_channels(e, channels, lanes, normalise)
+        over_vectors(e, channels, lanes, normalise)
 
     return Scheduled(
         func=e.finish(),
@@ -105,43 +104,67 @@ def layer_norm(composite: Composite, context: Context) -> Scheduled | NotApplica
     )
 
 
-def _over_channels(e: Emitter, channels: int, lanes: int, body: Callable[[Any, int], None]) -> None:
-    """Run `body(first channel, width)` over full vectors, then over what is left of them."""
-    full = channels // lanes
+def over_vectors(e: Emitter, length: int, lanes: int, body: Callable[[Any, int], None]) -> None:
+    """Run `body(first element, width)` over full vectors, then over what is left of them."""
+    full = length // lanes
     if full:
         with e.loop(full, name="vector") as i:
             body(e.bind(i * lanes, "at"), lanes)
     at = full * lanes
-    for width in pieces(channels - at, lanes):
+    for width in pieces(length - at, lanes):
         body(at, width)
         at += width
 
 
-def _channel_sum(e: Emitter, channels: int, lanes: int, add: Callable[[Any, Any, int], Any]) -> Any:
-    """Sum over channels, a bound scalar; `add(total, at, width)` adds the vector at `at`."""
-    full = channels // lanes
-    side = min(SUMS, full)
+def reduce_row(
+    e: Emitter,
+    length: int,
+    lanes: int,
+    step: Callable[[Any, Any, int], Any],
+    *,
+    combine: Callable[[Any, Any], Any] = operator.add,
+    initial: float = 0.0,
+) -> Any:
+    """Combine `length` elements, several vectors side by side and always in the same order.
+
+    Parameters
+    ----------
+    step : callable
+        step(partial, at, width) gives the partial vector joined with the elements from `at`.
+    combine : callable
+        Joins two partial vectors or scalars; addition unless given.
+    initial : float
+        Its neutral element.
+
+    Returns
+    -------
+    expression
+        A bound scalar.
+    """
+    full = length // lanes
+    side = min(SIDE, full)
     parts: list[Any] = []
     if full:
-        sums = [e.accumulator(lanes, e.splat(0.0, lanes)) for _ in range(side)]
+        partials = [e.accumulator(lanes, e.splat(initial, lanes)) for _ in range(side)]
         with e.loop(full // side, name="vectors") as i:
-            for j, total in enumerate(sums):
+            for j, partial in enumerate(partials):
                 at = e.bind((i * side + j) * lanes, "at")
-                total.set(add(total.get(), at, lanes))
+                partial.set(step(partial.get(), at, lanes))
         for j in range(full % side):
-            sums[j].set(add(sums[j].get(), (full // side * side + j) * lanes, lanes))
-        while len(sums) > 1:
-            for a, b in zip(sums[::2], sums[1::2], strict=False):
-                a.set(a.get() + b.get())
-            sums = sums[::2]
-        parts.append(e.lane_sum(sums[0].get()))
+            at = (full // side * side + j) * lanes
+            partials[j].set(step(partials[j].get(), at, lanes))
+        while len(partials) > 1:
+            for a, b in zip(partials[::2], partials[1::2], strict=False):
+                a.set(combine(a.get(), b.get()))
+            partials = partials[::2]
+        parts.append(e.fold_lanes(partials[0].get(), combine))
     at = full * lanes
-    for width in pieces(channels - at, lanes):
-        rest = e.accumulator(width, e.splat(0.0, width))
-        rest.set(add(rest.get(), at, width))
-        parts.append(e.lane_sum(rest.get()))
+    for width in pieces(length - at, lanes):
+        rest = e.accumulator(width, e.splat(initial, width))
+        rest.set(step(rest.get(), at, width))
+        parts.append(e.fold_lanes(rest.get(), combine))
         at += width
-    total = parts[0]
+    result = parts[0]
     for part in parts[1:]:
-        total = e.bind(total + part)
-    return total
+        result = e.bind(combine(result, part))
+    return result

@@ -21,6 +21,7 @@ from parc_hw.device import Device, Isa
 from schedules.tir import Buffer, Emitter, Value, has_fma, pieces
 
 __all__ = [
+    "Ahead",
     "KLoop",
     "Panel",
     "TileShape",
@@ -47,6 +48,19 @@ class KLoop:
 
     extent: int
     stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Weights to fetch into the second-level cache while a tile runs, for the panel after this one.
+
+    One of `tiles` tiles that share a panel fetches its part of the next panel, a little in every
+    turn of the reduction: the products hide the memory's latency.
+    """
+
+    at: Value  # where the next panel begins
+    tile: Value  # which of the tiles this is
+    tiles: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +148,13 @@ def weights_key(weights: NDArray[Any]) -> bytes:
     return digest.digest()
 
 
-def panels(channels: int, tile: TileShape, device: Device) -> tuple[Panel, ...]:
-    """Cut `channels` into panels of the tile's width and one narrower for the rest."""
+def panels(
+    channels: int, tile: TileShape, device: Device, *, padded: bool = True
+) -> tuple[Panel, ...]:
+    """Cut `channels` into panels of the tile's width and one narrower for the rest.
+
+    `padded`: the weights are packed, so that the last vector may reach beyond the last channel.
+    """
     lanes = device.lanes()
     width = tile.vectors * lanes
     result = [
@@ -143,9 +162,9 @@ def panels(channels: int, tile: TileShape, device: Device) -> tuple[Panel, ...]:
         for first in range(0, channels - width + 1, width)
     ]
     if rest := channels % width:
-        widths = [lanes] * (rest // lanes)
-        if odd := rest % lanes:
-            widths.append(1 << (odd - 1).bit_length())
+        widths = pieces(rest, lanes)
+        if padded and rest % lanes:
+            widths = [lanes] * (rest // lanes) + [1 << (rest % lanes - 1).bit_length()]
         result.append(Panel(channels - rest, rest, tuple(widths)))
     return tuple(result)
 
@@ -178,7 +197,7 @@ def emit_tile(
     k_loops: Sequence[KLoop],
     weights: Buffer,
     w_at: Value,
-    bias: Buffer,
+    bias: Buffer | None,
     y: Buffer,
     y_at: Value,
     y_row: int,
@@ -186,6 +205,8 @@ def emit_tile(
     rolled: bool,
     bias_at: Value = 0,
     bias_row: int = 0,
+    w_step: int | None = None,
+    ahead: Ahead | None = None,
 ) -> None:
     """Compute one tile: y[pixel, channel] = finish(bias[channel] + sum_k a[pixel, k] w[k, channel]).
 
@@ -202,8 +223,8 @@ def emit_tile(
         Nested loops of the reduction, outermost first; the weights are packed in their order.
     weights, w_at
         Packed weights of the panel begin at w_at.
-    bias : buffer
-        Padded like the last panel.
+    bias : buffer or None
+        Padded like the last panel; None: zero.
     y, y_at, y_row
         Result of pixel i and channel `first` goes to y[y_at + i * y_row].
     finish : callable
@@ -214,11 +235,19 @@ def emit_tile(
     bias_at, bias_row
         Where the bias of the first pixel lies in its buffer, and how much further that of the
         next one; 0: the pixels share it.
+    w_step : int or None
+        Elements from the weights of one step to those of the next; None: packed, as the panel is wide.
+    ahead : Ahead or None
+        What to fetch meanwhile.
     """
     starts = [sum(panel.widths[:j]) for j in range(len(panel.widths))]
     columns = list(zip(starts, panel.widths, strict=True))
 
+    row_of_weights = panel.padded if w_step is None else w_step
+
     def biases(row: int) -> list[Value]:
+        if bias is None:
+            return [e.splat(0.0, width) for width in panel.widths]
         at = bias_at + (row * bias_row + first)
         return [e.bind(e.load(bias, at + start, width), "bias") for start, width in columns]
 
@@ -233,14 +262,26 @@ def emit_tile(
 
     def step(at: Value, k: Value) -> None:
         w = [
-            e.bind(e.load(weights, w_at + (k * panel.padded + start), width), "w")
+            e.bind(e.load(weights, w_at + (k * row_of_weights + start), width), "w")
             for start, width in columns
         ]
         for row, sums in zip(a_rows, accumulators, strict=True):
             for weight, accumulator in zip(w, sums, strict=True):
                 accumulator.add_product(e.load_all(a, at + row, accumulator.lanes), weight)
 
-    _reduce(e, k_loops, a_at, unrolled_steps(e.device), step)
+    unroll = unrolled_steps(e.device)
+    depth = prod(loop.extent for loop in k_loops)
+
+    def turn(k: Value) -> None:
+        if ahead is None:
+            return
+        line = e.device.line_bytes // 4
+        lines = -(-unroll * panel.padded // (ahead.tiles * line))
+        at = ahead.at + (ahead.tile * -(-depth // unroll) + k // unroll) * (lines * line)
+        for number in range(lines):
+            e.fetch(weights, at + number * line)
+
+    _reduce(e, k_loops, a_at, unroll, step, turn)
 
     def put(row: Value, start: int, width: int, value: Value) -> None:
         valid = min(width, panel.channels - start)
@@ -271,12 +312,19 @@ def _reduce(
     base: Value,
     unroll: int,
     step: Callable[[Value, Value], None],
+    turn: Callable[[Value], None],
 ) -> None:
-    """Run step(input index, k) for all k in order, short inner loops and `unroll` steps written out."""
+    """Run step(input index, k) for all k in order, short inner loops and `unroll` steps written out.
+
+    turn(k) precedes the steps from k that are written out.
+    """
 
     def nest(loops: Sequence[KLoop], at: Value, k: Value) -> None:
         steps = prod(loop.extent for loop in loops)
+        if not steps:
+            return
         if steps <= 4 * unroll:
+            turn(k)
             for u, indices in enumerate(product(*(range(loop.extent) for loop in loops))):
                 offset = sum(i * loop.stride for i, loop in zip(indices, loops, strict=True))
                 step(at + offset, k + u)
@@ -288,8 +336,11 @@ def _reduce(
             return
         turns, rest = divmod(outer.extent, unroll)
         with e.loop(turns, name="k") as index:
-            turn = [KLoop(unroll, outer.stride)]
-            nest(turn, at + index * (unroll * outer.stride), k + index * unroll)
+            nest(
+                [KLoop(unroll, outer.stride)],
+                at + index * (unroll * outer.stride),
+                k + index * unroll,
+            )
         done = turns * unroll
         nest([KLoop(rest, outer.stride)], at + done * outer.stride, k + done)
 

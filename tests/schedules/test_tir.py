@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 
 import numpy as np
@@ -47,7 +48,7 @@ def some_kernel():
     e = Emitter(load_device("host"))
     x, y = e.parameter("x", 64), e.parameter("y", 4)
     with e.parallel(4) as i:
-        e.store(y, i, e.lane_sum(e.load(x, i * 16, 16)))
+        e.store(y, i, e.fold_lanes(e.load(x, i * 16, 16), operator.add))
     return e.finish()
 
 
@@ -60,7 +61,7 @@ def test_parameter_sizes():
     assert parameter_sizes(some_kernel()) == (64, 4)
 
 
-def test_lane_sum_adds_halves():
+def test_fold_lanes_combines_halves():
     # Only by halves do these sums of 2**24 and 1 stay exact.
     x = np.zeros((4, 16), np.float32)
     x[0, :] = np.arange(16)
