@@ -16,6 +16,7 @@ import numpy as np
 
 from schedules.cpu import epilogue
 from schedules.cpu.channels import ChannelBlocks
+from schedules.cpu.matmul import L2_BYTES
 from schedules.cpu.windows import pair, sides
 from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled
 from schedules.tir import Emitter
@@ -24,6 +25,7 @@ __all__ = ["depthwise"]
 
 NAME = "depthwise"
 
+_WEIGHT_BYTES = 16 * 1024  # half of the smallest first-level cache described
 MAX_COLUMNS = (
     8  # wider tiles gain nothing: 8 sums already hide the latency of fma (facts: 7 and 14 tie)
 )
@@ -78,18 +80,26 @@ def depthwise(composite: Composite, context: Context) -> Scheduled | NotApplicab
     y = e.parameter("y", math.prod(node.shape))
 
     # Consecutive rows of one channel block: their inputs overlap and the weights stay in cache.
-    with e.parallel(batch * blocks.count * out_height) as task:
+    # An image that does not stay in the second-level cache is read more nearly in the order of
+    # memory: for a few columns as many channels as have weights that fit the first-level cache.
+    cache = (device.l2_bytes or L2_BYTES) // 2
+    together = 1
+    if 4 * height * width * channels > cache:
+        together = max(1, min(_WEIGHT_BYTES // (4 * taps * blocks.lanes), blocks.count))
+    groups = -(-blocks.count // together)
+    together = -(-blocks.count // groups)
+    with e.parallel(batch * groups * out_height) as task:
         row = e.bind(task % out_height, "row")
-        block = e.bind(task // out_height % blocks.count, "block")
-        image = e.bind(task // (out_height * blocks.count), "image")
-        channel = e.bind(blocks.start(e, block), "channel")
+        first_block = e.bind(task // out_height % groups * together, "first_block")
+        image = e.bind(task // (out_height * groups), "image")
         # kernel rows that meet the image: 0 <= row * stride - top + dy * dilation < height
         upper = e.bind(row * stride_y - top, "upper")
         first = e.bind(e.maximum(-(upper // dilation_y), 0), "first")
         beyond = e.minimum((height - 1 - upper) // dilation_y + 1, kernel_height)
         rows = e.bind(e.maximum(beyond - first, 0), "rows")
 
-        def compute(start: Any, tile: _Tile) -> None:
+        def compute(start: Any, tile: _Tile, block: Any) -> None:
+            channel = e.bind(blocks.start(e, block), "channel")
             sums = [
                 e.accumulator(blocks.lanes, e.load(bias, channel, blocks.lanes))
                 for _ in range(tile.columns)
@@ -118,12 +128,20 @@ def depthwise(composite: Composite, context: Context) -> Scheduled | NotApplicab
                 result = tail.apply(e, total.get(), at=place, channel=channel, operands=operands)
                 e.store(y, place, result)
 
+        def all_blocks(start: Any, tile: _Tile) -> None:
+            if together == 1:
+                compute(start, tile, first_block)
+                return
+            count = e.minimum(blocks.count - first_block, together)
+            with e.loop(together if blocks.count % together == 0 else count, name="block") as i:
+                compute(start, tile, e.bind(first_block + i, "block"))
+
         for start, count, shape in columns.tiles():
             if count == 1:
-                compute(start, shape)
+                all_blocks(start, shape)
             else:
                 with e.loop(count, name="tile") as number:
-                    compute(e.bind(number * shape.columns + start, "start"), shape)
+                    all_blocks(e.bind(number * shape.columns + start, "start"), shape)
 
     return Scheduled(
         func=e.finish(),
@@ -134,7 +152,8 @@ def depthwise(composite: Composite, context: Context) -> Scheduled | NotApplicab
             *tail.constants,
         ),
         rule=NAME,
-        note=f"{columns.tile} columns x {blocks.lanes} channels",
+        note=f"{columns.tile} columns x {blocks.lanes} channels"
+        + (f", {together} blocks of channels together" if together > 1 else ""),
         macs=batch * out_height * out_width * channels * taps,
     )
 
