@@ -276,6 +276,16 @@ class Emitter:
         """The one element at `at`, in every lane."""
         return self.splat(BufferLoad(buffer, [_int(at)]), lanes)
 
+    def load_each(self, buffer: Buffer, at: Value, lanes: int, times: int) -> Value:
+        """`lanes // times` consecutive elements from `at`, each in `times` lanes side by side."""
+        if times == 1:
+            return self.load(buffer, at, lanes)
+        if times == lanes:
+            return self.load_all(buffer, at, lanes)
+        # TVM wants no more results than elements, so the vector is given several times.
+        vector = self.bind(self.load(buffer, at, lanes // times))
+        return Shuffle([vector] * times, [lane // times for lane in range(lanes)])
+
     def splat(self, value: Value, lanes: int) -> Value:
         """`value`, a scalar expression or a number, in every lane."""
         scalar = FloatImm("float32", float(value)) if isinstance(value, (int, float)) else value

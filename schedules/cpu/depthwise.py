@@ -37,8 +37,8 @@ def depthwise(composite: Composite, context: Context) -> Scheduled | NotApplicab
     Parameters
     ----------
     composite : Composite
-        `relax.nn.conv2d` of an NHWC tensor by a constant HWOI kernel (kh, kw, C, 1) with
-        groups = C, then its epilogue.
+        `relax.nn.conv2d` of an NHWC tensor of C channels by a constant HWOI kernel (kh, kw, m C, 1)
+        with groups = C, then its epilogue; m, the results per channel, divides the vector.
     context : Context
         The device gives vector width and registers.
     """
@@ -50,15 +50,20 @@ def depthwise(composite: Composite, context: Context) -> Scheduled | NotApplicab
         return NotApplicable(NAME, tail)
 
     x_ref, kernel = node.args[:2]
-    batch, height, width, channels = composite.inputs[x_ref.index]
+    batch, height, width, in_channels = composite.inputs[x_ref.index]
     kernel_height, kernel_width = kernel.shape[:2]
-    _, out_height, out_width, _ = node.shape
+    _, out_height, out_width, channels = node.shape
+    multiplier = channels // in_channels
     top, left, _, _ = sides(node.attrs.get("padding", 0))
     stride_y, stride_x = pair(node.attrs.get("strides", 1))
     dilation_y, dilation_x = pair(node.attrs.get("dilation", 1))
 
     device = context.device
     blocks = ChannelBlocks.cover(channels, device.lanes())
+    if blocks.lanes % multiplier:
+        return NotApplicable(
+            NAME, f"{multiplier} results per channel do not divide vectors of {blocks.lanes}"
+        )
     columns = _Columns(
         width=width,
         out_width=out_width,
@@ -72,7 +77,7 @@ def depthwise(composite: Composite, context: Context) -> Scheduled | NotApplicab
     folded = kernel.reshape(taps, channels).astype(np.float64) * tail.scale
 
     e = Emitter(device)
-    x = e.parameter("x", batch * height * width * channels)
+    x = e.parameter("x", batch * height * width * in_channels)
     inputs = tail.declare_inputs(e, composite)
     w = e.parameter("w", blocks.count * taps * blocks.lanes)
     bias = e.parameter("bias", channels)
@@ -84,7 +89,7 @@ def depthwise(composite: Composite, context: Context) -> Scheduled | NotApplicab
     # memory: for a few columns as many channels as have weights that fit the first-level cache.
     cache = (device.l2_bytes or L2_BYTES) // 2
     together = 1
-    if 4 * height * width * channels > cache:
+    if 4 * height * width * in_channels > cache:
         together = max(1, min(_WEIGHT_BYTES // (4 * taps * blocks.lanes), blocks.count))
     groups = -(-blocks.count // together)
     together = -(-blocks.count // groups)
@@ -108,14 +113,16 @@ def depthwise(composite: Composite, context: Context) -> Scheduled | NotApplicab
                 dy = e.bind(first + i, "kernel_row")
                 line = e.bind(
                     ((image * height + upper + dy * dilation_y) * width + start * stride_x)
-                    * channels
-                    + channel,
+                    * in_channels
+                    + channel // multiplier,
                     "line",
                 )
                 at = e.bind((block * taps + dy * kernel_width) * blocks.lanes, "weights")
                 weights: dict[int, Any] = {}
                 for column, uses in tile.loads:
-                    value = e.bind(e.load(x, line + column * channels, blocks.lanes))
+                    value = e.bind(
+                        e.load_each(x, line + column * in_channels, blocks.lanes, multiplier)
+                    )
                     for output, dx in uses:
                         if dx not in weights:
                             weights[dx] = e.bind(e.load(w, at + dx * blocks.lanes, blocks.lanes))
@@ -175,10 +182,10 @@ def _refusal(composite: Composite) -> str:
         return f"out_layout is {node.attrs['out_layout']}; accepted is NHWC"
     channels = composite.inputs[x.index][-1]
     groups = node.attrs.get("groups", 1)
-    if groups != channels or kernel.shape[2:] != (channels, 1):
+    if groups != channels or kernel.shape[2] % channels or kernel.shape[3] != 1:
         return (
             f"{groups} groups and a kernel of shape {kernel.shape} for {channels} channels: "
-            "depthwise is one kernel per channel"
+            "depthwise is as many groups as channels"
         )
     return ""
 

@@ -27,6 +27,7 @@ class Case:
     strides: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     epilogue: bool = False
+    multiplier: int = 1
 
     @property
     def result(self) -> tuple[int, int, int, int]:
@@ -35,7 +36,7 @@ class Case:
         (sy, sx), (dy, dx) = self.strides, self.dilation
         rows = (h + top + bottom - (self.kernel[0] - 1) * dy - 1) // sy + 1
         columns = (w + left + right - (self.kernel[1] - 1) * dx - 1) // sx + 1
-        return b, rows, columns, c
+        return b, rows, columns, c * self.multiplier
 
     def __str__(self) -> str:
         return "-".join("x".join(map(str, v)) for v in (self.shape, self.kernel, self.strides))
@@ -55,6 +56,12 @@ CASES = [
     Case((1, 1, 1, 20), (3, 3), (1, 1, 1, 1)),
     Case((2, 6, 9, 40), (3, 3), (1, 1, 1, 1), epilogue=True),
     Case((1, 5, 6, 7), (3, 3), (1, 1, 1, 1), strides=(2, 1), epilogue=True),
+    Case((1, 33, 40, 40), (3, 3), (1, 1, 1, 1)),  # blocks of channels together
+    Case((1, 33, 40, 72), (9, 9), (4, 4, 4, 4)),  # two of them at a time, the last alone
+    Case((1, 7, 6, 20), (3, 3), (1, 1, 1, 1), multiplier=2, epilogue=True),
+    Case((1, 4, 5, 9), (3, 3), (1, 1, 1, 1), multiplier=4),
+    Case((1, 33, 40, 33), (3, 3), (1, 1, 1, 1), strides=(1, 2), multiplier=2),
+    Case((1, 3, 4, 1), (2, 2), multiplier=8),
 ]
 
 
@@ -62,6 +69,7 @@ def windows(x: np.ndarray, kernel: np.ndarray, case: Case) -> np.ndarray:
     """The convolution, window by window, in the dtype of the operands."""
     top, left, bottom, right = case.padding
     x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    x = np.repeat(x, case.multiplier, axis=-1)
     result = np.zeros(case.result, x.dtype)
     _, rows, columns, _ = case.result
     (sy, sx), (ry, rx) = case.strides, case.dilation
@@ -77,7 +85,7 @@ def windows(x: np.ndarray, kernel: np.ndarray, case: Case) -> np.ndarray:
 def problem(case: Case) -> tuple[Composite, list[np.ndarray], np.ndarray, np.ndarray]:
     """Composite, inputs, the exact result (float64) and a bound of the kernel's error."""
     rng = np.random.default_rng(sum(case.shape))
-    channels = case.shape[-1]
+    channels = case.result[-1]
     x = rng.normal(size=case.shape).astype(np.float32)
     kernel = rng.normal(size=(*case.kernel, channels, 1)).astype(np.float32)
     scale, shift = rng.normal(size=(2, channels)).astype(np.float32)
@@ -90,7 +98,7 @@ def problem(case: Case) -> tuple[Composite, list[np.ndarray], np.ndarray, np.nda
                 "strides": case.strides,
                 "padding": case.padding,
                 "dilation": case.dilation,
-                "groups": channels,
+                "groups": case.shape[-1],
                 "data_layout": "NHWC",
                 "kernel_layout": "HWOI",
                 "out_layout": "NHWC",
@@ -137,7 +145,7 @@ def test_any_number_of_channels_stays_inside_its_buffers(channels):
 
 @pytest.mark.cross
 @pytest.mark.parametrize("device", ["cortex-a53", "rk3288"])
-@pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[11]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[11], CASES[15]], ids=str)
 def test_arm_devices_compute_the_same_convolution(case, device):
     composite, inputs, exact, bound = problem(case)
     result = run_rule(depthwise, composite, inputs, device)
@@ -173,3 +181,10 @@ def test_other_convolutions_are_refused_with_the_reason(change, reason):
     )
     assert isinstance(refusal, NotApplicable)
     assert re.search(reason, refusal.reason), refusal.reason
+
+
+def test_three_results_per_channel_are_refused():
+    composite, *_ = problem(Case((1, 4, 5, 8), (3, 3), multiplier=3))
+    refusal = depthwise(composite, Context(device=load_device("host")))
+    assert isinstance(refusal, NotApplicable)
+    assert re.search("3 results per channel do not divide", refusal.reason)
