@@ -9,26 +9,28 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parc_hw.device import load_device
+from parc_hw.device import Device, load_device
 from parc_hw.errors import InputError, UnsupportedError
-from parc_hw.planner import LAYOUTS, check_plan
+from parc_hw.planner import LAYOUTS, check_plan, resolve_plan
+from parc_hw.spec import Axis, ParcSpec
 
 if TYPE_CHECKING:
     from schedules.jit import LoadedKernel
     from schedules.rule import Composite, Scheduled
 
-__all__ = ["ParcOperator", "compile_parc"]
+__all__ = ["ParcOperator", "compile_parc", "schedule_parc"]
 
 AXES = ("H", "W", "half", "HW")
-_ALIGNMENT = 64  # bytes, of constants and scratch memory
+# Multiply-adds of vectors, as the planner estimates them: a million take about 0.3 ms on AVX-512.
+_LEAST_WORK = 15_000  # of each thread: a hand-over to one that looks for work costs about 1 us
+_WORTH_WAKING = 200_000  # of a call, to wake threads for it alone: about 20 us
+_SHARES = 4  # for each thread, so that one that is interrupted holds up less
 
 Array = NDArray[Any]
 Arrays = Array | Sequence[Array | None]
@@ -52,7 +54,7 @@ def compile_parc(
     ----------
     weight : array, shape (C, N) or (C_out, C, N), or a pair of arrays
         Correlation kernels; N is the extent of the correlated axis. Three axes: the dense operator
-        (equation 4), for axis H or W in NHWC. For axis "half" a pair (C1, H), (C2, W) with
+        (equation 4), for axis H or W. For axis "half" a pair (C1, H), (C2, W) with
         C1 + C2 = C, or one (C, N) where H = W = N, of which the first C // 2 kernels run along H.
         For axis "HW" a pair (C, H), (C, W).
     axis : {"H", "W", "half", "HW"}
@@ -70,7 +72,10 @@ def compile_parc(
     plan : str
         auto, direct, fft or N1xN2.
     threads : int
-        How many threads share a call. The result does not depend on it.
+        How many share a call, at most: as many as the work is worth, which `ParcOperator.threads`
+        tells. The result does not depend on it. All operators of a process share one pool; a call
+        that finds it busy with another is computed by its caller alone. No environment
+        variable limits it, neither TVM_NUM_THREADS nor OMP_NUM_THREADS.
     layout : {"NCHW", "NHWC"}
         Of input and output.
 
@@ -84,7 +89,7 @@ def compile_parc(
     InputError
         A value, shape or type that is not acceptable.
     UnsupportedError
-        A target whose code does not run here, or a dense kernel in NCHW or along both axes.
+        A target whose code does not run here, or a dense kernel for axis "half" or "HW".
 
     Examples
     --------
@@ -95,47 +100,76 @@ def compile_parc(
     >>> op(np.array([5, 6, 7, 8], np.float32).reshape(1, 1, 4, 1)).ravel()
     array([6., 7., 8., 5.], dtype=float32)
     """
-    if axis not in AXES:
-        raise InputError(f"axis is {axis!r}; accepted: {', '.join(AXES)}.")
-    if layout not in LAYOUTS:
-        raise InputError(f"layout is {layout!r}; accepted: {', '.join(sorted(LAYOUTS))}.")
     if not _whole(threads) or threads < 1:
         raise InputError(f"threads is {threads!r}; accepted: a whole number of at least 1.")
-    check_plan(plan)
-    extents = _shape(shape, layout)
     device = load_device(target)
     if not device.runs_here:
         raise UnsupportedError(
             f"target {target} does not run on this machine, and an operator is called in this "
             'process. Take target="host", or compile a model with parc_hw.compile for a bundle.'
         )
+    composite, scheduled = schedule_parc(
+        weight,
+        axis,
+        shape,
+        position_embedding=position_embedding,
+        bias=bias,
+        device=device,
+        plan=plan,
+        layout=layout,
+    )
+
+    from schedules.jit import load_kernel
+
+    kernel = load_kernel(scheduled.func, device)
+    work = _work(composite, device, plan, layout)
+    return ParcOperator(composite, scheduled, kernel, device, threads=int(threads), work=work)
+
+
+def schedule_parc(
+    weight: Arrays,
+    axis: str,
+    shape: Sequence[int],
+    *,
+    position_embedding: Arrays | None = None,
+    bias: Arrays | None = None,
+    device: Device,
+    plan: str = "auto",
+    layout: str = "NCHW",
+) -> tuple[Composite, Scheduled]:
+    """The operator of `compile_parc` as the rules read it, and its kernel for any device.
+
+    Raises
+    ------
+    InputError, UnsupportedError
+        As `compile_parc`, but for its target and threads.
+    """
+    if axis not in AXES:
+        raise InputError(f"axis is {axis!r}; accepted: {', '.join(AXES)}.")
+    if layout not in LAYOUTS:
+        raise InputError(f"layout is {layout!r}; accepted: {', '.join(sorted(LAYOUTS))}.")
+    check_plan(plan)
+    extents = _shape(shape, layout)
     channels = extents[1 if layout == "NCHW" else 3]
     height, width = extents[2:] if layout == "NCHW" else extents[1:3]
     parts = _parts(axis, weight, position_embedding, bias, channels, height, width)
-    if parts[0][0].ndim == 3 and layout == "NCHW":
-        raise UnsupportedError(
-            "a dense kernel (C_out, C, N) in NCHW has no kernel. "
-            'Give the arrays in NHWC (np.ascontiguousarray(x.transpose(0, 2, 3, 1))) and layout="NHWC".'
-        )
 
     from schedules.cpu.parc import parc, parc_twice
     from schedules.cpu.parc_dense import parc_dense
     from schedules.cpu.parc_nchw import parc_nchw
-    from schedules.jit import load_kernel
     from schedules.rule import Context, NotApplicable
 
     composite = _composite(axis, layout, extents, parts)
-    if layout == "NCHW":
+    if parts[0][0].ndim == 3:
+        rule = parc_dense
+    elif layout == "NCHW":
         rule = parc_nchw
-    elif axis == "HW":
-        rule = parc_twice
     else:
-        rule = parc_dense if parts[0][0].ndim == 3 else parc
+        rule = parc_twice if axis == "HW" else parc
     scheduled = rule(composite, Context(device=device, plan=plan))
     if isinstance(scheduled, NotApplicable):
         raise UnsupportedError(f"no kernel for this operator: {scheduled.reason}.")
-    kernel = load_kernel(scheduled.func, device)
-    return ParcOperator(scheduled, kernel, composite, threads=threads)
+    return composite, scheduled
 
 
 class ParcOperator:
@@ -151,19 +185,31 @@ class ParcOperator:
         The plan of each correlation and why it was chosen, one line.
     macs : int
         Multiply-accumulates of the direct form.
+    threads : int
+        How many share a call: as many as were asked for, or fewer where the work is too little.
     """
 
     def __init__(
-        self, scheduled: Scheduled, kernel: LoadedKernel, composite: Composite, *, threads: int
+        self,
+        composite: Composite,
+        scheduled: Scheduled,
+        kernel: LoadedKernel,
+        device: Device,
+        *,
+        threads: int,
+        work: float,
     ) -> None:
+        from schedules.jit import aligned
+
         self.input_shape = composite.inputs[0]
         self.output_shape = composite.shape
         self.plan = scheduled.note
         self.macs = scheduled.macs
+        self.threads, self._shares = _sharing(kernel.signature.extent, threads, work)
+        self._wakes = work >= _WORTH_WAKING
         self._kernel = kernel
-        self._constants = [_aligned(c) for c in scheduled.constants]
-        self._ranges = _ranges(kernel.signature.extent, threads)
-        self._pool = ThreadPoolExecutor(len(self._ranges) - 1) if len(self._ranges) > 1 else None
+        self._device = device
+        self._constants = [aligned(c) for c in scheduled.constants]
 
     def __repr__(self) -> str:
         return f"<ParcOperator {self.input_shape} -> {self.output_shape}, {self.plan}>"
@@ -214,52 +260,67 @@ class ParcOperator:
                 "x and out overlap in memory; the operator cannot work in place. "
                 "Give another array, or none for a new one."
             )
-        calls = [self._call(x, y, begin, end) for begin, end in self._ranges]
-        if self._pool is None:
-            (call,) = calls
-            return call
-        return partial(_run_all, self._pool, calls)
+        return self._call(x, y)
 
-    def _call(self, x: Array, y: Array, begin: int, end: int) -> Callable[[], object]:
-        """The kernel for tasks `begin` to `end`."""
-        arguments: list[Any] = [_pointer(a) for a in (x, *self._constants, y)]
-        arguments.append(ctypes.c_int32(0))
-        if self._kernel.signature.extent:
-            arguments += [ctypes.c_int32(begin), ctypes.c_int32(end)]
-        if self._kernel.signature.scratch_bytes:
-            scratch = np.empty(self._kernel.signature.scratch_bytes // 4, np.float32)
-            arguments.append(_pointer(_aligned(scratch)))
-        return partial(self._kernel.function, *arguments)
+    def _call(self, x: Array, y: Array) -> Callable[[], object]:
+        """The kernel on these arrays."""
+        from schedules.jit import scratch_memory
 
+        arrays = (x, *self._constants, y)
+        size = self._kernel.signature.scratch_bytes  # a multiple of the alignment
+        scratch = scratch_memory(size * self.threads)
+        job = self._kernel.job(
+            [_address(a) for a in arrays],
+            [_address(scratch) + size * i for i in range(self.threads)],
+            shares=self._shares,
+            wakes=self._wakes,
+        )
+        pointer = ctypes.c_void_p(_address(job))
+        pointer.keeps = (arrays, scratch, job, self._kernel)  # type: ignore[attr-defined]
+        if self.threads == 1:
+            return partial(self._kernel.share, pointer, 0, 0)
+        from schedules.threads import shared_pool
 
-def _run_all(pool: ThreadPoolExecutor, calls: list[Callable[[], object]]) -> None:
-    """The first call here and the others in the pool, to the end of all."""
-    waiting = [pool.submit(call) for call in calls[1:]]
-    calls[0]()
-    for future in waiting:
-        future.result()
-
-
-def _ranges(extent: int, threads: int) -> list[tuple[int, int]]:
-    """At most `threads` ranges, nearly of the same size, that cover [0, extent)."""
-    parts = max(1, min(threads, extent))
-    cuts = [extent * i // parts for i in range(parts + 1)]
-    return list(pairwise(cuts))
+        pool = shared_pool(self._device)
+        pool.ensure(self.threads - 1)
+        return partial(pool.run, pool.address, pointer)
 
 
-def _pointer(array: Array) -> ctypes.c_void_p:
-    """The address of the array's first element; keeps the array alive."""
-    return array.ctypes.data_as(ctypes.c_void_p)
+def _sharing(extent: int, threads: int, work: float) -> tuple[int, int]:
+    """How many threads take part, and into how many shares the parallel loop is cut."""
+    from schedules.threads import MOST_SHARES
+
+    threads = max(1, int(min(threads, extent, work / _LEAST_WORK, MOST_SHARES)))
+    return threads, 1 if threads == 1 else min(_SHARES * threads, extent, MOST_SHARES)
 
 
-def _aligned(array: Array) -> Array:
-    """A copy as flat float32 whose first element is aligned to `_ALIGNMENT`."""
-    flat = np.ascontiguousarray(array, np.float32).reshape(-1)
-    room = np.empty(flat.nbytes + _ALIGNMENT, np.uint8)
-    first = -room.ctypes.data % _ALIGNMENT
-    result = room[first : first + flat.nbytes].view(np.float32)
-    result[:] = flat
-    return result
+def _work(composite: Composite, device: Device, plan: str, layout: str) -> float:
+    """The planner's estimate of all correlations, in multiply-adds of a vector."""
+    total = 0.0
+    for node in composite.nodes:
+        if node.op != "relax.parc":
+            continue
+        weight = node.args[1]
+        order = [layout.index(name) for name in "NHW"]
+        batch, height, width = (node.shape[i] for i in order)
+        dense = weight.ndim == 3
+        spec = ParcSpec(
+            axis=Axis(node.attrs["axis"]),
+            batch=batch,
+            channels=weight.shape[-2],
+            out_channels=len(weight) if dense else None,
+            height=height,
+            width=width,
+        )
+        choice = resolve_plan(plan, spec, device, layout)
+        cost = dict(choice.ranked)[choice.plan] * spec.lines
+        total += cost * (1 if dense else spec.channels) / device.lanes()
+    return total
+
+
+def _address(array: Array) -> int:
+    """Of the array's first element."""
+    return int(array.__array_interface__["data"][0])
 
 
 # ---------------------------------------------------------------- what the user gave
@@ -312,6 +373,12 @@ def _parts(
 ) -> list[tuple[Array, Array, Array]]:
     """Kernel, position embedding and bias of each correlation, checked, float32."""
     lengths = {"H": (height,), "W": (width,)}.get(axis, (height, width))
+    given = weight if isinstance(weight, (tuple, list)) else (weight,)
+    if len(lengths) == 2 and any(getattr(w, "ndim", 0) == 3 for w in given):
+        raise UnsupportedError(
+            f'a dense kernel (C_out, C, N) along axis "{axis}" is not supported. '
+            "Compile one operator for each axis."
+        )
     weights: list[Any]
     if len(lengths) == 1:
         weights, embeddings, biases = [weight], [position_embedding], [bias]
@@ -329,11 +396,6 @@ def _parts(
         embeddings = _pair("position_embedding", position_embedding)
         biases = [bias, None]
     found = [_numbers("weight", w) for w in weights]
-    if len(found) == 2 and any(w.ndim == 3 for w in found):
-        raise UnsupportedError(
-            f'a dense kernel (C_out, C, N) along axis "{axis}" is not supported. '
-            "Compile one operator for each axis."
-        )
     if axis == "half":
         counts = [len(w) if w.ndim else 0 for w in found]
         if sum(counts) != channels or 0 in counts:
@@ -384,7 +446,14 @@ def _numbers(name: str, value: Any) -> NDArray[np.float32]:
         raise InputError(f"{name} is a {type(value).__name__}; accepted: a numpy array.")
     if value.dtype.kind != "f":
         raise InputError(f"{name} has dtype {value.dtype}; accepted: floating-point numbers.")
-    return np.ascontiguousarray(value, np.float32)
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(value, np.float32)
+    if np.any(np.isinf(result) & np.isfinite(value)):
+        raise InputError(
+            f"{name} has the value {value.flat[np.argmax(abs(value))]}, which is beyond float32; "
+            "accepted: up to 3.4e38."
+        )
+    return result
 
 
 def _composite(

@@ -53,27 +53,38 @@ class _Prices:
     store: float
     constant: float  # bringing a codelet's constant into a register
     address: float  # of each row that a codelet reads from or writes to the tensor
-    spill: float  # of each point of a codelet beyond three quarters of the registers
+    spill: float  # of each point of a codelet beyond `room` of the registers
+    room: float
     turn: float  # of a rolled loop: count, compare, branch, and what the pipeline loses
 
 
-# ARM: instructions of these codelets compiled by LLVM for cortex-a76 and cortex-a17 (n1 = 2 to 32,
-# n2 = 1 to 12): an addition, a constant and a weight cost an instruction or two each. x86: weights
-# and constants are memory operands and an addition issues beside a multiply-add; fitted to the
-# measured times of 7, 14, 28, 56 and 112 points on AVX2 and AVX-512. On all four the compiler begins
-# to spill when a codelet has more points than three quarters of the registers, by about 5.5
-# memory accesses per further point; on ARMv7 each costs address arithmetic besides.
+# ARM: fitted to the executed instructions (under qemu, 16 channels in NHWC) of the plans of 11 and 13
+# lengths from 7 to 112 on a Cortex-A76 and a Cortex-A17; the choices execute at most 2 % (16 % for 8
+# points) and 13 % more than the fewest of any plan. Counts are no times.
+# x86: weights and constants are memory operands; fitted to the measured times of all plans of 40
+# lengths from 7 to 256 on an Intel core with AVX-512, once with its 32 registers and once compiled
+# for AVX2 (`benchmarks/planner_pick.py` measures the choice), among the fits that also choose what
+# was fastest on Zen 4. With AVX-512 long codelets cost more before they spill, and a vector
+# loaded costs less beside twice the work.
 _PRICES = {
     Isa.X86_64: _Prices(
-        add=0.5, load=0.35, store=0.5, constant=0.0, address=0.0, spill=12.0, turn=4.0
+        add=0.9, load=1.25, store=0.35, constant=0.0, address=0.0, spill=11.0, room=0.75, turn=4.5
     ),
     Isa.AARCH64: _Prices(
-        add=1.0, load=1.0, store=1.0, constant=2.0, address=1.0, spill=5.5, turn=3.0
+        add=0.55, load=0.6, store=0.35, constant=1.25, address=0.3, spill=3.2, room=0.3, turn=1.5
     ),
     Isa.ARMV7A: _Prices(
-        add=1.0, load=1.0, store=1.0, constant=2.0, address=1.0, spill=22.0, turn=3.0
+        add=1.8, load=0.7, store=0.9, constant=5.0, address=1.7, spill=12.0, room=0.72, turn=1.9
     ),
 }
+_AVX512_PRICES = _Prices(
+    add=0.3, load=0.4, store=0.25, constant=0.0, address=0.0, spill=4.0, room=0.35, turn=4.0
+)
+
+
+def _prices_of(device: Device) -> _Prices:
+    avx512 = device.isa is Isa.X86_64 and device.vector_registers == 32
+    return _AVX512_PRICES if avx512 else _PRICES[device.isa]
 
 
 def plan_parc(spec: ParcSpec, device: Device, layout: str = "NHWC") -> Choice:
@@ -108,6 +119,11 @@ def plan_parc(spec: ParcSpec, device: Device, layout: str = "NHWC") -> Choice:
         )
         return Choice(plan=best, reason=reason, ranked=ranked)
     direct = next(c for plan, c in ranked if plan.n1 == 1)
+    if n1 := _measured(spec, device, layout):
+        measured = SplitPlan(n1=n1, n2=spec.length // n1)
+        times = dict(ranked)[measured] / cost
+        reason = f"{measured}: measured fastest, though estimated at {times:.2f} times {best}"
+        return Choice(plan=measured, reason=reason, ranked=ranked)
     if best.n1 == 1:
         second, other = ranked[1]
         compared = f"{second} is estimated at {other / cost:.2f} times its work"
@@ -115,6 +131,16 @@ def plan_parc(spec: ParcSpec, device: Device, layout: str = "NHWC") -> Choice:
         compared = f"estimated at {cost / direct:.2f} of the direct form's work"
     reason = f"{best}: cheapest of {len(ranked)} plans for {registers}, {compared}"
     return Choice(plan=best, reason=reason, ranked=ranked)
+
+
+def _measured(spec: ParcSpec, device: Device, layout: str) -> int:
+    """The n1 that was measured to be faster than the estimate's choice, or 0.
+
+    Seven points on AVX-512 in NHWC: for 384 channels of a 7 x 7 map 7x1 took .0025 ms where 1x7, with
+    twice the weights, took .0030 ms.
+    """
+    avx512 = _prices_of(device) is _AVX512_PRICES
+    return 7 if avx512 and layout == "NHWC" and spec.depthwise and spec.length == 7 else 0
 
 
 def resolve_plan(text: str, spec: ParcSpec, device: Device, layout: str = "NHWC") -> Choice:
@@ -221,7 +247,7 @@ def _ranked(spec: ParcSpec, device: Device, layout: str) -> tuple[tuple[SplitPla
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout!r} is not known; accepted: {', '.join(LAYOUTS)}.")
     length = spec.length
-    prices = _PRICES[device.isa]
+    prices = _prices_of(device)
     # by-element multiply-adds take a scalar weight from a vector of them
     shared = layout == "NCHW" and device.isa is not Isa.X86_64
     weight = prices.load / device.lanes() if shared else prices.load
@@ -260,7 +286,7 @@ def _codelet(dag: Dag, prices: _Prices, registers: int) -> float:
         + prices.add * counts.additions
         + (prices.load + prices.store + prices.address) * rows
         + prices.constant * len(constants)
-        + prices.spill * max(0.0, rows - 0.75 * registers)
+        + prices.spill * max(0.0, rows - prices.room * registers)
         + prices.turn
     )
 

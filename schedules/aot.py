@@ -165,7 +165,7 @@ def lower_kernel(func: PrimFunc, symbol: str, target: Target) -> tuple[IRModule,
     module = tirx.transform.BindTarget(bound)(
         IRModule({symbol: func.with_attr("global_symbol", symbol)})
     )
-    module = _lowering()(module)
+    module = _lowering(blocks=_has_blocks(func))(module)
     (lowered,) = module.functions.values()
     return module, KernelSignature(
         symbol=symbol,
@@ -179,16 +179,27 @@ _EXTENT = "parc.extent"
 _SCRATCH = "parc.scratch_bytes"
 
 
-def _lowering() -> Any:
-    """TVM's own order of passes for CPUs, with `range_outer` and `unpack` in place of its runtime."""
+def _has_blocks(func: PrimFunc) -> bool:
+    """Whether TVM made the function from a tensor expression."""
+    found: list[Any] = []
+    walk(func.body, s_tir.SBlock, found.append)
+    return bool(found)
+
+
+def _lowering(*, blocks: bool) -> Any:
+    """TVM's own order of passes for CPUs, with `range_outer` and `unpack` in place of its runtime.
+
+    An `Emitter`'s function has no `blocks` and nothing to compact, which TVM would take seconds to find.
+    """
     t, x = s_tir.transform, tirx.transform
+    compact = [t.CompactBufferAllocation()] if blocks else []
     return sequential(
         [
             t.CanonicalizeLoop(),
             t.LowerInitBlock(),
             t.PlanAndUpdateBufferAllocationLocation(),
             t.ConvertBlocksToOpaque(),
-            t.CompactBufferAllocation(),
+            *compact,
             t.LowerMatchBuffer(),
             t.StmtSimplify(),
             t.AnnotateIrregularLoop(),

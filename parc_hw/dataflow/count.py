@@ -73,11 +73,12 @@ def count(dag: Dag) -> Counts:
     )
 
 
-def plan_depth(plan: SplitPlan) -> int:
+def plan_depth(plan: SplitPlan, channels: int = 1) -> int:
     """The most roundings between an input and an output of a plan's three stages.
 
-    Both transforms (fused), and in the products up to 2 * n2 fused multiply-adds in a row (n2
-    when every row is real) with one rounded weight. A kernel's error is held to
+    Both transforms (fused), and in the products up to 2 * n2 * channels fused multiply-adds in a row
+    (n2 * channels when every row is real) with one rounded weight; `channels` are those that a dense
+    ParC sums over. A kernel's error is held to
     `|y - float64| <= (depth + 1) * 2**-24 * sum |w| * max |x|`.
 
     >>> plan_depth(SplitPlan(n1=1, n2=28)), plan_depth(SplitPlan(n1=14, n2=2))
@@ -85,4 +86,4 @@ def plan_depth(plan: SplitPlan) -> int:
     """
     forward = real_dft(plan.n1)
     both = count(fuse(forward)).depth + count(fuse(transpose(forward))).depth
-    return both + plan.n2 * (1 if plan.n1 <= 2 else 2) + 1
+    return both + plan.n2 * channels * (1 if plan.n1 <= 2 else 2) + 1

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from parc_hw.errors import InputError
 
-__all__ = ["UNIT_ROUNDOFF", "depth_bound", "direct_depth"]
+__all__ = ["UNIT_ROUNDOFF", "depth_bound", "direct_depth", "parc_bound"]
 
 UNIT_ROUNDOFF = 2.0**-24
 """Largest relative error of one float32 operation rounded to nearest."""
@@ -68,6 +68,66 @@ def depth_bound(
     largest = np.abs(np.asarray(x, dtype=np.float64)).max(initial=0.0)
     start = np.abs(np.asarray(constant, dtype=np.float64)).max(initial=0.0)
     return float((depth + 1) * unit_roundoff * (total * largest + start))
+
+
+def parc_bound(
+    x: ArrayLike,
+    w: ArrayLike,
+    *,
+    axis: str,
+    depth: int,
+    position_embedding: ArrayLike = 0.0,
+    bias: ArrayLike = 0.0,
+    unit_roundoff: float = UNIT_ROUNDOFF,
+) -> NDArray[np.float64]:
+    """`depth_bound` of each line of a map by itself: what `parc` gives may be this far off.
+
+    A kernel computes no line from another one, so that a line of small numbers is held to a small
+    error beside a line of large ones. The position embedding counts as part of the input.
+
+    Parameters
+    ----------
+    x : array, shape (B, C, H, W)
+        Input.
+    w : array, shape (C, N) or (C_out, C, N)
+        Kernels, depthwise or dense.
+    axis : {"H", "W"}
+        The axis they run along.
+    depth, unit_roundoff
+        As for `depth_bound`.
+    position_embedding : array, shape (C, N)
+        Or 0.
+    bias : array, shape (C,) or (C_out,)
+        Or 0.
+
+    Returns
+    -------
+    array, float64, shape (B, C or C_out, H, W) with 1 in place of the axis
+        In the unit of the output.
+
+    Raises
+    ------
+    InputError
+        As `depth_bound`.
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2, 8, 4]).reshape(1, 1, 2, 2)
+    >>> parc_bound(x, [[1.0, -1]], axis="W", depth=1).ravel() / UNIT_ROUNDOFF
+    array([ 8., 32.])
+    """
+    factor = depth_bound(1.0, [1.0], depth=depth, unit_roundoff=unit_roundoff)
+    weight = np.abs(np.asarray(w, dtype=np.float64))
+    largest = np.abs(np.asarray(x, dtype=np.float64)).max(2 if axis == "H" else 3, keepdims=True)
+    embedding = np.abs(np.asarray(position_embedding, dtype=np.float64))
+    if embedding.ndim:
+        largest = largest + embedding.max(1).reshape(-1, 1, 1)
+    if weight.ndim == 3:
+        total, largest = weight.sum((1, 2)), largest.max(1, keepdims=True)
+    else:
+        total = weight.sum(1)
+    constant = np.abs(np.asarray(bias, dtype=np.float64)).reshape(-1, 1, 1)
+    return np.asarray(factor * (total.reshape(-1, 1, 1) * largest + constant))
 
 
 def direct_depth(length: int, channels: int = 1, *, fused: bool = True) -> int:

@@ -14,7 +14,9 @@ and written in place.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,13 +28,15 @@ from parc_hw.spec import Axis, ParcSpec
 from parc_hw.weights import fold_scale, split_tables, start_values
 from schedules.cpu import epilogue
 from schedules.cpu.channels import ChannelBlocks
-from schedules.cpu.split import Column, scratch_rows
+from schedules.cpu.split import Columns, Vector, scratch_rows
+from schedules.cpu.traffic import Traffic
 from schedules.rule import Composite, Context, Node, NotApplicable, Ref, Scheduled
 from schedules.tir import Emitter
 
 __all__ = ["parc", "parc_twice"]
 
 NAME = "parc"
+MOST_BETWEEN_BYTES = 128 * 2**10
 
 
 def parc(composite: Composite, context: Context) -> Scheduled | NotApplicable:
@@ -74,51 +78,41 @@ def parc(composite: Composite, context: Context) -> Scheduled | NotApplicable:
     operands = epilogue.Operands(inputs, tail.declare_constants(e))
     y = e.parameter("y", math.prod(result))
 
-    def column(part: _Part, number: Any, table: Any, start: Any, rows: list[Any]) -> None:
+    def column(part: _Part, number: Any, line: _Line) -> None:
         """All channels of `part` in its column `number`."""
-        lanes, length = part.blocks.lanes, part.plan.length
-        across = part.spec.width if part.spec.axis is Axis.H else 1
-        if part.spec.axis is Axis.H:
-            image = e.bind(number // across, "image")
-            pixel = e.bind(image * (length * across) + number % across, "pixel")
-        else:
-            pixel = e.bind(number * length, "pixel")
-        with e.loop(part.blocks.count, name="block") as block:
-            first = e.bind(part.blocks.start(e, block), "first")
-            read = e.bind(pixel * shape[-1] + part.begin + first, "read")
-            write = e.bind(pixel * result[-1] + part.target + first, "write")
-            channel = e.bind(part.target + first, "channel")
-            weights = e.bind(block * (part.table_size * lanes), "weights")
-            starts = e.bind(block * (length * lanes), "starts")
+        pixel, following = part.first_pixel(e, number), None
+        if part.traffic.fetches:
+            after = e.bind(e.minimum(number + 1, part.columns - 1), "after")
+            following = part.first_pixel(e, after)
 
-            def finish(i: Any, value: Any) -> None:
-                place = e.bind(write + i * (across * result[-1]), "place")
-                done = tail.apply(e, value, at=place, channel=channel, operands=operands)
-                e.store(y, place, done)
+        def ends(buffer: Any, channels: int, first: int) -> _Map:
+            return _Map(
+                buffer=buffer,
+                at=e.bind(pixel * channels + first, "line"),
+                following=None
+                if following is None
+                else e.bind(following * channels + first, "following"),
+                step=part.across * channels,
+            )
 
-            Column(
-                e=e,
-                plan=part.plan,
-                lanes=lanes,
-                load=lambda i: e.load(x, read + i * (across * shape[-1]), lanes),
-                finish=finish,
-                weight=lambda i: e.load(table, weights + i * lanes, lanes),
-                start=lambda i: e.load(start, starts + i * lanes, lanes),
-                rows=rows,
-            ).compute()
+        source, target = ends(x, shape[-1], part.begin), ends(y, result[-1], part.target)
+
+        def last(value: Any, at: Any, channel: Any) -> Any:
+            return tail.apply(e, value, at=at, channel=channel + part.target, operands=operands)
+
+        line.compute(source, target, last=last)
 
     with e.parallel(sum(part.columns for part in parts)) as task:
-        needed = max(scratch_rows(part.plan, context.device) for part in parts)
-        size = max(part.plan.length * part.blocks.lanes for part in parts)
-        rows = [e.scratch(name, size) for name in ("rows", "products")[:needed]]
+        rows = _scratch(e, parts)
         before = 0
         for part, (table, start) in zip(parts, buffers, strict=True):
+            line = _Line(e, part, table, start, rows)
             if len(parts) == 1:
-                column(part, task, table, start, rows)
+                column(part, task, line)
                 break
             inside = task < part.columns if before == 0 else task >= before
             with e.when(inside):
-                column(part, task - before, table, start, rows)
+                column(part, task - before, line)
             before += part.columns
 
     return Scheduled(
@@ -156,7 +150,9 @@ def parc_twice(composite: Composite, context: Context) -> Scheduled | NotApplica
         parts.append(found)
     batch, height, width, channels = composite.shape
     blocks = parts[0].blocks
-    lanes = blocks.lanes
+    together = _blocks_together(blocks, height * width)
+    pixel = together * blocks.lanes  # elements of the map between, per pixel
+    parts = [part.in_groups_of(together) for part in parts]
 
     e = Emitter(context.device)
     x = e.parameter("x", math.prod(composite.shape))
@@ -169,37 +165,36 @@ def parc_twice(composite: Composite, context: Context) -> Scheduled | NotApplica
     ]
     y = e.parameter("y", math.prod(composite.shape))
 
-    def correlate(number: int, source: _Map, target: _Map, block: Any, rows: list[Any]) -> None:
-        """All lines of a block of channels, from one map into the other."""
-        part, (table, start) = parts[number], buffers[number]
-        along_h = part.spec.axis is Axis.H
-        step, other = (width, 1) if along_h else (1, width)  # pixels to the next point and line
-        weights = e.bind(block * (part.table_size * lanes), "weights")
-        starts = e.bind(block * (part.plan.length * lanes), "starts")
-        with e.loop(width if along_h else height, name="line") as line:
-            read = e.bind(source.at + line * (other * source.pixel), "read")
-            write = e.bind(target.at + line * (other * target.pixel), "write")
-            Column(
-                e=e,
-                plan=part.plan,
-                lanes=lanes,
-                load=lambda i: e.load(source.buffer, read + i * (step * source.pixel), lanes),
-                finish=lambda i, v: e.store(target.buffer, write + i * (step * target.pixel), v),
-                weight=lambda i: e.load(table, weights + i * lanes, lanes),
-                start=lambda i: e.load(start, starts + i * lanes, lanes),
-                rows=rows,
-            ).compute()
-
-    with e.parallel(batch * blocks.count) as task:
-        needed = max(scratch_rows(part.plan, context.device) for part in parts)
-        size = max(part.plan.length for part in parts) * lanes
-        rows = [e.scratch(n, size) for n in ("rows", "products")[:needed]]
-        between = _Map(e.scratch("between", height * width * lanes), 0, lanes)
-        block = e.bind(task % blocks.count, "block")
-        image = e.bind(task // blocks.count * (height * width * channels), "image")
-        at = e.bind(image + blocks.start(e, block), "at")
-        correlate(0, _Map(x, at, channels), between, block, rows)
-        correlate(1, between, _Map(y, at, channels), block, rows)
+    with e.parallel(batch * (blocks.count // together)) as task:
+        rows = _scratch(e, parts)
+        between = e.scratch("between", height * width * pixel)
+        block = e.bind(task % (blocks.count // together) * together, "block")
+        image = e.bind(task // (blocks.count // together) * (height * width * channels), "image")
+        for number, part in enumerate(parts):
+            line = _Line(e, part, *buffers[number], rows)
+            along_h = part.spec.axis is Axis.H
+            step, other = (width, 1) if along_h else (1, width)  # pixels to next point and line
+            lines = width if along_h else height
+            with e.loop(lines, name="line") as i:
+                after = e.bind(e.minimum(i + 1, lines - 1), "after")
+                outer = _Map(
+                    buffer=x if number == 0 else y,
+                    at=e.bind(image + i * (other * channels), "line"),
+                    following=(
+                        e.bind(image + after * (other * channels), "following")
+                        if part.traffic.fetches
+                        else None
+                    ),
+                    step=step * channels,
+                )
+                inner = _Map(
+                    buffer=between,
+                    at=e.bind(i * (other * pixel), "line"),
+                    step=step * pixel,
+                    packed=True,
+                )
+                ends = (outer, inner) if number == 0 else (inner, outer)
+                line.compute(*ends, block=block, count=together)
     return Scheduled(
         func=e.finish(),
         inputs=(0,),
@@ -210,13 +205,114 @@ def parc_twice(composite: Composite, context: Context) -> Scheduled | NotApplica
     )
 
 
-@dataclass(frozen=True, slots=True)
+def _blocks_together(blocks: ChannelBlocks, pixels: int) -> int:
+    """How many blocks of channels a task of `parc_twice` takes, a divisor of all.
+
+    Two, which are neighbouring cache lines on AVX-512, where the map between stays small enough to
+    come back from the nearer caches; more gained nothing at 14 and 28 and lost at 56 points.
+    """
+    small = 2 * blocks.lanes * pixels * 4 <= MOST_BETWEEN_BYTES
+    return 2 if small and blocks.count % 2 == 0 else 1
+
+
+# ---------------------------------------------------------------- how a line is computed
+
+
+def _scratch(e: Emitter, parts: list[_Part]) -> list[Any]:
+    """Buffers for the rows of the split form, large enough for every part."""
+    needed = max(scratch_rows(part.plan, e.device) for part in parts)
+    size = max(part.plan.length * part.blocks.lanes * part.traffic.vectors for part in parts)
+    return [e.scratch(name, size) for name in ("rows", "products")[:needed]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Map:
-    """A block of channels of an image: its first element, and elements from pixel to pixel."""
+    """Where the points of a line lie: channel 0 of the first one, and of the line after it.
+
+    `packed`: not all channels of a pixel lie there, but the blocks of a task, side by side.
+    """
 
     buffer: Any
     at: Any
-    pixel: int
+    step: int  # elements from point to point
+    following: Any = None
+    packed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of points, all its channels or some blocks of them, correlated from map to map."""
+
+    e: Emitter
+    part: _Part
+    table: Any
+    start: Any
+    rows: list[Any]
+
+    def compute(
+        self,
+        source: _Map,
+        target: _Map,
+        *,
+        block: Any = 0,
+        count: int | None = None,
+        last: Callable[[Any, Any, Any], Any] | None = None,
+    ) -> None:
+        """Correlate `count` blocks from `block` on; all by default.
+
+        last(value, at, channel) is stored at element `at` of the target.
+        """
+        e, part = self.e, self.part
+        traffic, blocks = part.traffic, part.blocks
+        lanes, length = blocks.lanes, part.plan.length
+        together = traffic.vectors
+        streams = traffic.streams and not target.packed
+
+        def put(store: Any, at: Any, channel: Any, value: Any) -> None:
+            at = e.bind(at, "place")
+            store(target.buffer, at, value if last is None else last(value, at, channel))
+
+        with e.loop((count or blocks.count) // together, name="group") as group:
+
+            def vector(k: Any) -> Vector:
+                """Block k of the group."""
+                number = e.bind(group * together + k, "number")
+                index = e.bind(block + number, "block")
+                channel = e.bind(blocks.start(e, index), "channel")
+
+                def offset(points: _Map) -> Any:
+                    return number * lanes if points.packed else channel
+
+                read = e.bind(source.at + offset(source), "read")
+                write = e.bind(target.at + offset(target), "write")
+                weights = e.bind(index * (part.table_size * lanes), "weights")
+                starts = e.bind(index * (length * lanes), "starts")
+
+                def fetch(points: _Map, i: Any, *, write: bool = False) -> None:
+                    at = points.following + channel + i * points.step
+                    e.fetch(points.buffer, at, write=write)
+
+                return Vector(
+                    load=lambda i: e.load(source.buffer, read + i * source.step, lanes),
+                    finish=lambda i, v: put(e.store, write + i * target.step, channel, v),
+                    weight=lambda i: e.load(self.table, weights + i * lanes, lanes),
+                    start=lambda i: e.load(self.start, starts + i * lanes, lanes),
+                    stream=lambda i, v: put(e.stream, write + i * target.step, channel, v),
+                    fetch=partial(fetch, source) if source.following is not None else None,
+                    fetch_result=(
+                        partial(fetch, target, write=True) if target.following is not None else None
+                    ),
+                )
+
+            Columns(
+                e=e,
+                plan=part.plan,
+                lanes=lanes,
+                vector=vector,
+                rows=self.rows,
+                count=together,
+                streams=e.is_aligned(target.buffer, 4 * lanes) if streams else None,
+            ).compute()
 
 
 # ---------------------------------------------------------------- what is computed
@@ -233,6 +329,7 @@ class _Part:
     begin: int
     target: int
     last: int  # the node that makes its result part of the composite's
+    traffic: Traffic
     weight: NDArray[Any]
     position_embedding: NDArray[Any]
     bias: NDArray[Any]
@@ -246,6 +343,23 @@ class _Part:
     def columns(self) -> int:
         """Tasks: lines of the correlated axis in all images."""
         return self.spec.lines
+
+    @property
+    def across(self) -> int:
+        """Pixels from one point of a column to the next."""
+        return self.spec.width if self.spec.axis is Axis.H else 1
+
+    def first_pixel(self, e: Emitter, number: Any) -> Any:
+        """The pixel of the first point of column `number`, counted through all images."""
+        if self.spec.axis is Axis.W:
+            return e.bind(number * self.plan.length, "pixel")
+        image = e.bind(number // self.across, "image")
+        return e.bind(image * (self.plan.length * self.across) + number % self.across, "pixel")
+
+    def in_groups_of(self, blocks: int) -> _Part:
+        """The same for tasks of so many blocks of channels."""
+        vectors = math.gcd(self.traffic.vectors, blocks)
+        return replace(self, traffic=replace(self.traffic, vectors=vectors))
 
     @property
     def table_size(self) -> int:
@@ -333,10 +447,22 @@ def _part(
         position_embedding=bool(np.any(position_embedding)),
         bias=bool(np.any(bias)),
     )
+    choice = resolve_plan(context.plan, spec, context.device)
+    blocks = ChannelBlocks.cover(channels, context.device.lanes())
+    sides = (channels, target, composite.shape[-1])
+    traffic = Traffic.of(
+        context.device,
+        elements=math.prod(composite.shape),
+        vectors=blocks.count,
+        length=spec.length,
+        lanes=blocks.lanes,
+        whole_lines=all(side % blocks.lanes == 0 for side in sides),
+    )
     return _Part(
         spec=spec,
-        choice=resolve_plan(context.plan, spec, context.device),
-        blocks=ChannelBlocks.cover(channels, context.device.lanes()),
+        choice=choice,
+        blocks=blocks,
+        traffic=traffic,
         input=x.index,
         begin=begin,
         target=target,

@@ -1,4 +1,4 @@
-"""Which kernel computes a dense ParC (equation 4) in NHWC?
+"""Which kernel computes a dense ParC (equation 4)?
 
 Every output channel sums correlations of all input channels:
 
@@ -19,10 +19,14 @@ products of numbers. A task computes a few lines of the correlated axis:
 With n1 = 1 there is only step 2, as one product over K = N * C: the lines are copied twice in a row
 into scratch memory, and output i reads from point i on. Position embedding and bias are what the
 products start from. At N = 14 the split needs 0.13 of the multiplications of the direct form.
+
+All this has the channels of a pixel side by side, as NHWC has them. In NCHW a task first turns its
+lines into scratch memory, [line][point][channel], by transposed squares, and its results back.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +37,7 @@ from numpy.typing import NDArray
 
 from parc_hw.dataflow import real_dft, transpose
 from parc_hw.plan import SplitPlan
-from parc_hw.planner import Choice, resolve_plan
+from parc_hw.planner import LAYOUTS, Choice, resolve_plan
 from parc_hw.spec import Axis, ParcSpec
 from parc_hw.weights import complex_rows, fold_scale, split_tables, start_values
 from schedules.cpu.channels import ChannelBlocks
@@ -51,13 +55,14 @@ from schedules.cpu.tile import (
     weights_key,
 )
 from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled
-from schedules.tir import Buffer, Emitter, Value
+from schedules.tir import Buffer, Emitter, Value, transpose_square
 
 __all__ = ["parc_dense"]
 
 NAME = "parc_dense"
 
 MOST_LINES = 8  # of one task: rows of a tile; more would leave fewer tasks
+MOST_SQUARE = 8  # rows and columns of a transposed square: as many vectors live at once
 
 
 def parc_dense(composite: Composite, context: Context) -> Scheduled | NotApplicable:
@@ -66,15 +71,15 @@ def parc_dense(composite: Composite, context: Context) -> Scheduled | NotApplica
     Parameters
     ----------
     composite : Composite
-        `relax.parc` in NHWC with constant kernel (C_out, C, N), position embedding (C, N) and bias
-        (C_out,); then the epilogue.
+        `relax.parc` with constant kernel (C_out, C, N), position embedding (C, N) and bias
+        (C_out,); in NHWC then the epilogue, which NCHW does not have.
     context : Context
         Its plan is resolved for the operator; the device gives vector width and registers.
     """
     problem = _problem(composite, context)
     if isinstance(problem, str):
         return NotApplicable(NAME, problem)
-    tail = parse(composite)
+    tail = parse(problem.composite)
     if isinstance(tail, str):
         return NotApplicable(NAME, tail)
     spec, plan = problem.spec, problem.choice.plan
@@ -83,9 +88,10 @@ def parc_dense(composite: Composite, context: Context) -> Scheduled | NotApplica
     weight, bias = fold_scale(problem.weight, problem.bias, tail.scale, tail.shift)
     start = start_values(weight, problem.position_embedding, bias, plan)
 
-    tasks = -(-spec.lines // MOST_LINES)
-    lines = -(-spec.lines // tasks)
-    tasks = -(-spec.lines // lines)
+    # a task's lines: any neighbours in NHWC, of one image in NCHW
+    neighbours = spec.lines if problem.layout == "NHWC" else spec.lines // spec.batch
+    lines = -(-neighbours // -(-neighbours // MOST_LINES))
+    groups = -(-neighbours // lines)
     rows = spec.length if plan.n1 == 1 else lines
     key = weights_key(problem.weight)
     tile = choose_tile(rows, outputs, device, context.panel_vectors.get(key))
@@ -111,17 +117,19 @@ def parc_dense(composite: Composite, context: Context) -> Scheduled | NotApplica
         w=w,
         start=z,
         y=e.parameter("y", math.prod(composite.shape)),
+        turned=problem.layout == "NCHW",
     )
-    with e.parallel(tasks) as task:
+    with e.parallel(spec.lines // neighbours * groups) as task:
         kernel.buffers(lines)
-        first = e.bind(task * lines, "first")
-        if spec.lines % lines == 0:
+        image, group = task // groups, task % groups  # one image of all lines in NHWC
+        first = e.bind(image * neighbours + group * lines, "first")
+        if neighbours % lines == 0:
             kernel.some(first, lines)
         else:
-            with e.when(task < tasks - 1):
+            with e.when(group < groups - 1):
                 kernel.some(first, lines)
-            with e.when(task >= tasks - 1):
-                kernel.some(first, spec.lines % lines)
+            with e.when(group >= groups - 1):
+                kernel.some(first, neighbours % lines)
     return Scheduled(
         func=e.finish(),
         inputs=(problem.input, *tail.inputs),
@@ -139,6 +147,8 @@ def parc_dense(composite: Composite, context: Context) -> Scheduled | NotApplica
 class _Problem:
     spec: ParcSpec
     choice: Choice
+    layout: str
+    composite: Composite  # with the channels last: as the epilogue takes it
     input: int
     weight: NDArray[Any]
     position_embedding: NDArray[Any]
@@ -157,9 +167,15 @@ def _problem(composite: Composite, context: Context) -> _Problem | str:
         return "kernel, position embedding or bias is computed at run time"
     if weight.ndim != 3:
         return f"depthwise kernel of shape {weight.shape}"
-    if node.attrs.get("layout") != "NHWC":
-        return f"layout is {node.attrs.get('layout')}; accepted is NHWC"
-    batch, height, width, channels = composite.inputs[x.index]
+    layout = node.attrs.get("layout")
+    if layout not in LAYOUTS:
+        return f"layout is {layout}; accepted: {', '.join(LAYOUTS)}"
+    batch, height, width, channels = (composite.inputs[x.index][layout.index(d)] for d in "NHWC")
+    if layout == "NCHW":
+        if len(composite.nodes) > 1:
+            return f"{composite.name} in NCHW has an epilogue"
+        last = dataclasses.replace(node, shape=(batch, height, width, weight.shape[0]))
+        composite = dataclasses.replace(composite, nodes=(last,))
     spec = ParcSpec(
         axis=Axis(node.attrs["axis"]),
         batch=batch,
@@ -173,6 +189,8 @@ def _problem(composite: Composite, context: Context) -> _Problem | str:
     return _Problem(
         spec=spec,
         choice=resolve_plan(context.plan, spec, context.device),
+        layout=layout,
+        composite=composite,
         input=x.index,
         weight=weight,
         position_embedding=position_embedding,
@@ -210,7 +228,10 @@ class _Kernel:
     """The statements of one task. Scratch rows of a line:
 
     u: for the real rows [row][line][q][c], then for the pairs [pair][line][q](im, re, -im)[c];
-    v: [row][m][line][o]. With n1 = 1 only u: [line][q < 2N - 1][c].
+    v: [row][m][line][o]. With n1 = 1 only u: [q < 2N - 1][c] of one line at a time.
+
+    `source` and `target` have the channels last: x and y themselves, or where these are `turned` the
+    lines of a task.
     """
 
     e: Emitter
@@ -224,6 +245,9 @@ class _Kernel:
     w: Buffer
     start: Buffer
     y: Buffer
+    turned: bool
+    source: Buffer = None
+    target: Buffer = None
     u: Buffer = None
     v: Buffer = None
 
@@ -239,12 +263,17 @@ class _Kernel:
 
     @property
     def across(self) -> int:
-        """Pixels from a point of a line to the next."""
-        return self.spec.width if self.spec.axis is Axis.H else 1
+        """Pixels from a point of a line to the next, where the channels are last."""
+        return self.spec.width if self.spec.axis is Axis.H and not self.turned else 1
 
     def buffers(self, lines: int) -> None:
         """Allocate scratch memory for a task of `lines` lines."""
         channels, n1, n2 = self.spec.channels, self.plan.n1, self.plan.n2
+        self.source, self.target = self.x, self.y
+        if self.turned:
+            points = lines * self.plan.length
+            self.source = self.e.scratch("source", points * channels)
+            self.target = self.e.scratch("target", points * self.outputs)
         if n1 == 1:
             self.u = self.e.scratch("twice", (2 * n2 - 1) * channels)
             return
@@ -254,10 +283,19 @@ class _Kernel:
 
     def some(self, first: Value, lines: int) -> None:
         """Compute `lines` lines from number `first` on."""
+        begin = 0 if self.turned else first
+        if self.turned:
+            self._turn_in(first, lines)
         if self.plan.n1 == 1:
             with self.e.loop(lines, name="line") as line:
-                self._direct(self._pixel(first + line))
-            return
+                self._direct(self._pixel(begin + line))
+        else:
+            self._split(begin, lines)
+        if self.turned:
+            self._turn_out(first, lines)
+
+    def _split(self, first: Value, lines: int) -> None:
+        """The lines by transforms of n1 points."""
         forward = real_dft(self.plan.n1)
         blocks = ChannelBlocks.cover(self.spec.channels, self.e.device.lanes())
         with self.e.loop(lines, name="line") as line:
@@ -279,11 +317,70 @@ class _Kernel:
     def _pixel(self, line: Value) -> Value:
         """Number of the first pixel of a line."""
         e, length, across = self.e, self.spec.length, self.across
-        if self.spec.axis is Axis.W:
+        if self.spec.axis is Axis.W or self.turned:
             return e.bind(line * length, "pixel")
         number = e.bind(line, "number")
         image = e.bind(number // across, "image")
         return e.bind(image * (length * across) + number % across, "pixel")
+
+    # ------------------------------------------------------------------ NCHW
+
+    def _turn_in(self, first: Value, lines: int) -> None:
+        """source[line][point][channel] from the planes of x."""
+        e = self.e
+
+        def square(side: int, places: list[Value], points: list[Value]) -> None:
+            rows = [e.load(self.x, place, side) for place in places]
+            for point, column in zip(points, transpose_square(e, rows), strict=True):
+                e.store(self.source, point, column)
+
+        self._squares(first, lines, self.spec.channels, square)
+
+    def _turn_out(self, first: Value, lines: int) -> None:
+        """The planes of y from target[line][point][channel]."""
+        e = self.e
+
+        def square(side: int, places: list[Value], points: list[Value]) -> None:
+            columns = [e.load(self.target, point, side) for point in points]
+            for place, row in zip(places, transpose_square(e, columns), strict=True):
+                e.store(self.y, place, row)
+
+        self._squares(first, lines, self.outputs, square)
+
+    def _squares(
+        self,
+        first: Value,
+        lines: int,
+        channels: int,
+        square: Callable[[int, list[Value], list[Value]], None],
+    ) -> None:
+        """square(side, places, points) for squares of channels and neighbouring pixels of a row.
+
+        They cover the planes' part of `lines` lines from number `first`; places[i] is where the
+        pixels of channel i lie in the planes, points[j] where the channels of pixel j do in scratch.
+        Neighbours are points of one line along W, and lines at one point along H.
+        """
+        e, spec, length = self.e, self.spec, self.spec.length
+        plane = spec.height * spec.width
+        along_h = spec.axis is Axis.H
+        neighbours, others = (lines, length) if along_h else (length, lines)
+        side = min(MOST_SQUARE, e.device.lanes())
+        side = min(ChannelBlocks.cover(n, side).lanes for n in (neighbours, channels))
+        pixels, blocks = ChannelBlocks.cover(neighbours, side), ChannelBlocks.cover(channels, side)
+        per_image = spec.lines // spec.batch
+        image = e.bind(first // per_image * (channels * plane), "image")
+        line = e.bind(first % per_image, "line")
+        corner = e.bind(image + (line if along_h else line * length), "corner")
+        with e.loop(blocks.count, name="block") as block:
+            channel = e.bind(blocks.start(e, block), "channel")
+            with e.loop(others, name="other") as other, e.loop(pixels.count, name="square") as s:
+                pixel = e.bind(pixels.start(e, s), "pixel")
+                place = e.bind(corner + channel * plane + other * spec.width + pixel, "place")
+                point = (pixel * length + other) if along_h else (other * length + pixel)
+                at = e.bind(point * channels + channel, "at")
+                step = (length if along_h else 1) * channels
+                places = [place + i * plane for i in range(side)]
+                square(side, places, [at + j * step for j in range(side)])
 
     # ------------------------------------------------------------------ the direct form
 
@@ -294,7 +391,7 @@ class _Kernel:
         with e.loop(length, name="q") as q, e.loop(blocks.count, name="block") as block:
             channel = e.bind(blocks.start(e, block), "channel")
             at = (pixel + q * self.across) * channels + channel
-            value = e.bind(e.load(self.x, at, blocks.lanes))
+            value = e.bind(e.load(self.source, at, blocks.lanes))
             e.store(self.u, q * channels + channel, value)
             with e.when(q < length - 1):
                 e.store(self.u, (q + length) * channels + channel, value)
@@ -311,7 +408,7 @@ class _Kernel:
                     w_at=first * (length * channels),
                     start_at=row * self.padded,
                     start_row=self.padded,
-                    y=self.y,
+                    y=self.target,
                     y_at=place,
                     y_row=self.across * self.outputs,
                     finish=self._finish,
@@ -338,7 +435,7 @@ class _Kernel:
 
         def get(j: int) -> Value:
             point = m + j * n2
-            return e.load(self.x, (pixel + point * self.across) * channels + channel, lanes)
+            return e.load(self.source, (pixel + point * self.across) * channels + channel, lanes)
 
         def put(row: int, value: Value) -> None:
             if row in real:
@@ -423,7 +520,7 @@ class _Kernel:
 
         def put(j: int, value: Value) -> None:
             at = e.bind((pixel + (m + j * n2) * self.across) * self.outputs + channel, "place")
-            e.store(self.y, at, self._finish(value, at, channel))
+            e.store(self.target, at, self._finish(value, at, channel))
 
         emit_graph(e, dag, get, put)
 

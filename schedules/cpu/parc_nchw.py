@@ -13,7 +13,9 @@ rule of `RULES` needs this: it serves single operators on arrays in torch's layo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,8 @@ from parc_hw.planner import Choice, resolve_plan
 from parc_hw.spec import Axis, ParcSpec
 from parc_hw.weights import split_tables, start_values
 from schedules.cpu.channels import ChannelBlocks
-from schedules.cpu.split import Column, scratch_rows
+from schedules.cpu.split import Columns, Vector, scratch_rows
+from schedules.cpu.traffic import Traffic
 from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled
 from schedules.tir import Buffer, Emitter, Value, transpose_square
 
@@ -61,23 +64,25 @@ def parc_nchw(composite: Composite, context: Context) -> Scheduled | NotApplicab
     with e.parallel(batch * channels) as task:
         room = _Room.of(e, parts)
         at = e.bind(task * plane, "at")
+        after = e.bind(e.minimum(task + 1, batch * channels - 1) * plane, "after")
+        given, result = _Map(x, at, after), _Map(y, at, after)
         channel = e.bind(task % channels, "channel")
         first, *others = (
             _Plane(e, part, table, start, room)
             for part, (table, start) in zip(parts, buffers, strict=True)
         )
         if not others:
-            first.correlate(channel, x, at, y, at)
+            first.correlate(channel, given, result)
         elif parts[0].channels == channels:  # one after the other
-            between = e.scratch("between", plane)
-            first.correlate(channel, x, at, between, 0)
-            others[0].correlate(channel, between, 0, y, at)
+            between = _Map(e.scratch("between", plane), 0)
+            first.correlate(channel, given, between)
+            others[0].correlate(channel, between, result)
         else:
             middle = parts[0].channels
             with e.when(channel < middle):
-                first.correlate(channel, x, at, y, at)
+                first.correlate(channel, given, result)
             with e.when(channel >= middle):
-                others[0].correlate(channel - middle, x, at, y, at)
+                others[0].correlate(channel - middle, given, result)
 
     return Scheduled(
         func=e.finish(),
@@ -99,6 +104,7 @@ class _Part:
     spec: ParcSpec
     choice: Choice
     lines: ChannelBlocks  # the columns or rows of a plane, as vectors
+    traffic: Traffic
     weight: NDArray[Any]
     position_embedding: NDArray[Any]
     bias: NDArray[Any]
@@ -167,11 +173,23 @@ def _parts(composite: Composite, context: Context) -> list[_Part] | str:
             bias=bool(np.any(bias)),
         )
         device = context.device
+        lines = ChannelBlocks.cover(width if axis is Axis.H else height, device.lanes())
+        traffic = Traffic()  # turning squares of points and rows goes along memory as it is
+        if axis is Axis.H:
+            traffic = Traffic.of(
+                device,
+                elements=math.prod(composite.shape),
+                vectors=lines.count,
+                length=spec.length,
+                lanes=lines.lanes,
+                whole_lines=width % lines.lanes == 0,
+            )
         parts.append(
             _Part(
                 spec=spec,
                 choice=resolve_plan(context.plan, spec, device, "NCHW"),
-                lines=ChannelBlocks.cover(width if axis is Axis.H else height, device.lanes()),
+                lines=lines,
+                traffic=traffic,
                 weight=weight,
                 position_embedding=position_embedding,
                 bias=bias,
@@ -196,7 +214,8 @@ class _Room:
         """As much as the largest of `parts` needs."""
         sizes = [part.choice.plan.length * part.lines.lanes for part in parts]
         needed = max(scratch_rows(part.choice.plan, e.device) for part in parts)
-        rows = [e.scratch(name, max(sizes)) for name in ("rows", "products")[:needed]]
+        size = max(n * part.traffic.vectors for n, part in zip(sizes, parts, strict=True))
+        rows = [e.scratch(name, size) for name in ("rows", "products")[:needed]]
         along = [(p, s) for p, s in zip(parts, sizes, strict=True) if p.spec.axis is Axis.W]
         if not along:
             return cls(rows=rows, turned=None, results=None)
@@ -210,6 +229,15 @@ class _Room:
 
 
 @dataclass(frozen=True, slots=True)
+class _Map:
+    """Where a plane begins, and the one after it where that is to be fetched."""
+
+    buffer: Buffer
+    at: Value
+    after: Value = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Plane:
     """All lines of one plane."""
 
@@ -219,20 +247,57 @@ class _Plane:
     start: Buffer
     room: _Room
 
-    def correlate(self, channel: Value, x: Buffer, x_at: Value, y: Buffer, y_at: Value) -> None:
-        """Correlate the plane of `channel` at `x_at` into the one at `y_at`."""
+    def correlate(self, channel: Value, source: _Map, target: _Map) -> None:
+        """Correlate the plane of `channel` from one map into the other."""
+        if self.part.spec.axis is Axis.H:
+            self._columns(channel, source, target)
+        else:
+            self._rows(channel, source, target)
+
+    def _columns(self, channel: Value, source: _Map, target: _Map) -> None:
+        e, lines, width, traffic = self.e, self.part.lines, self.part.spec.width, self.part.traffic
+        lanes, (weight, start) = lines.lanes, self._tables(channel)
+        streams = traffic.streams and target.after is not None
+
+        with e.loop(lines.count // traffic.vectors, name="group") as group:
+
+            def vector(k: Value) -> Vector:
+                """Columns of block k of the group."""
+                number = e.bind(group * traffic.vectors + k, "number")
+                first = e.bind(lines.start(e, number), "first")
+                read, write = e.bind(source.at + first, "read"), e.bind(target.at + first, "write")
+
+                def fetch(points: _Map, i: Value, *, write: bool = False) -> None:
+                    e.fetch(points.buffer, points.after + first + i * width, write=write)
+
+                return Vector(
+                    load=lambda i: e.load(source.buffer, read + i * width, lanes),
+                    finish=lambda i, v: e.store(target.buffer, write + i * width, v),
+                    weight=weight,
+                    start=start,
+                    stream=lambda i, v: e.stream(target.buffer, write + i * width, v),
+                    fetch=partial(fetch, source) if self._fetches(source) else None,
+                    fetch_result=(
+                        partial(fetch, target, write=True) if self._fetches(target) else None
+                    ),
+                )
+
+            Columns(
+                e=e,
+                plan=self.part.choice.plan,
+                lanes=lanes,
+                vector=vector,
+                rows=self.room.rows,
+                count=traffic.vectors,
+                streams=e.is_aligned(target.buffer, 4 * lanes) if streams else None,
+            ).compute()
+
+    def _fetches(self, points: _Map) -> bool:
+        return self.part.traffic.fetches and points.after is not None
+
+    def _rows(self, channel: Value, source: _Map, target: _Map) -> None:
         e, lines, width = self.e, self.part.lines, self.part.spec.width
         lanes, length = lines.lanes, self.part.choice.plan.length
-        if self.part.spec.axis is Axis.H:
-            with e.loop(lines.count, name="block") as block:
-                first = e.bind(lines.start(e, block), "first")
-                read, write = e.bind(x_at + first, "read"), e.bind(y_at + first, "write")
-                self._column(
-                    channel,
-                    load=lambda i: e.load(x, read + i * width, lanes),
-                    finish=lambda i, v: e.store(y, write + i * width, v),
-                )
-            return
         turned, results = self.room.turned, self.room.results
         # squares of points and rows; `points` covers the points of a row by squares
         points = ChannelBlocks.cover(length, min(lanes, MOST_SQUARE))
@@ -246,42 +311,40 @@ class _Plane:
                         turn(point, e.bind(group * points.lanes, "row"))
 
             def turn_in(point: Value, row: Value) -> None:
-                at = e.bind(x_at + first + row * width + point, "at")
+                at = e.bind(source.at + first + row * width + point, "at")
                 side = points.lanes
-                values = [e.load(x, at + i * width, side) for i in range(side)]
+                values = [e.load(source.buffer, at + i * width, side) for i in range(side)]
                 for i, value in enumerate(transpose_square(e, values)):
                     e.store(turned, (point + i) * lanes + row, value)
 
             def turn_out(point: Value, row: Value) -> None:
-                at = e.bind(y_at + first + row * width + point, "at")
+                at = e.bind(target.at + first + row * width + point, "at")
                 side = points.lanes
                 values = [e.load(results, (point + i) * lanes + row, side) for i in range(side)]
                 for i, value in enumerate(transpose_square(e, values)):
-                    e.store(y, at + i * width, value)
+                    e.store(target.buffer, at + i * width, value)
 
             squares(turn_in)
-            self._column(
-                channel,
+            weight, start = self._tables(channel)
+            vector = Vector(
                 load=lambda i: e.load(turned, i * lanes, lanes),
                 finish=lambda i, v: e.store(results, i * lanes, v),
+                weight=weight,
+                start=start,
             )
+            plan, rows = self.part.choice.plan, self.room.rows
+            Columns(e=e, plan=plan, lanes=lanes, vector=lambda _: vector, rows=rows).compute()
             squares(turn_out)
 
-    def _column(self, channel: Value, *, load: Any, finish: Any) -> None:
-        e, part = self.e, self.part
-        plan, lanes = part.choice.plan, part.lines.lanes
-        weights = e.bind(channel * part.table_size, "weights")
-        starts = e.bind(channel * plan.length, "starts")
-        Column(
-            e=e,
-            plan=plan,
-            lanes=lanes,
-            load=load,
-            finish=finish,
-            weight=lambda i: e.load_all(self.table, weights + i, lanes),
-            start=lambda i: e.load_all(self.start, starts + i, lanes),
-            rows=self.room.rows,
-        ).compute()
+    def _tables(self, channel: Value) -> tuple[Callable[[Value], Value], Callable[[Value], Value]]:
+        """Weights and start values of a channel, each in all lanes."""
+        e, lanes = self.e, self.part.lines.lanes
+        weights = e.bind(channel * self.part.table_size, "weights")
+        starts = e.bind(channel * self.part.choice.plan.length, "starts")
+        return (
+            lambda i: e.load_all(self.table, weights + i, lanes),
+            lambda i: e.load_all(self.start, starts + i, lanes),
+        )
 
 
 MOST_SQUARE = 8  # rows and points of a transposed square: as many vectors live at once

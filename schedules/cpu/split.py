@@ -7,8 +7,10 @@ points lie, and whether a weight is a vector or one number for all lanes, is the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from parc_hw.dataflow import (
@@ -31,13 +33,13 @@ from parc_hw.planner import outputs_at_once
 from parc_hw.weights import complex_rows
 from schedules.tir import Emitter, has_fma
 
-__all__ = ["Column", "emit_graph", "scratch_rows"]
+__all__ = ["Columns", "Vector", "emit_graph", "scratch_rows"]
 
 MAX_TERMS = 256  # multiply-adds of one product that are written out; more are loops
 
 
 def scratch_rows(plan: SplitPlan, device: Device) -> int:
-    """How many buffers of N vectors a `Column` needs: none, the rows, or rows and products."""
+    """How many buffers of N vectors `Columns` of one vector need: none, the rows, or rows and products."""
     if plan.n1 == 1:
         return 0
     pair = len(complex_rows(plan.n1)) > 0
@@ -72,86 +74,140 @@ def _written_out(n2: int, device: Device, *, pair: bool) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """The three stages for `lanes` channels of one column; indices count vectors.
+class Vector:
+    """One vector of columns, point by point; indices count vectors.
 
-    load(i) is point i of the column, finish(i, v) takes point i of the result, weight(i) and
-    start(i) are entries of the tables; `rows` are buffers of as many vectors as points: one for
+    load(i) is point i of the columns, finish(i, v) takes point i of the result, weight(i) and
+    start(i) are entries of the tables. Where they are given, stream(i, v) takes it instead
+    when `Columns.streams` holds, and fetch(i) and fetch_result(i) ask for the points that the
+    next task reads and writes.
+    """
+
+    load: Callable[[Any], Any]
+    finish: Callable[[Any, Any], None]
+    weight: Callable[[Any], Any]
+    start: Callable[[Any], Any]
+    stream: Callable[[Any, Any], None] | None = None
+    fetch: Callable[[Any], None] | None = None
+    fetch_result: Callable[[Any], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The three stages for `count` vectors of columns, all of them through a stage before the next.
+
+    vector(k) gives vector k and is called wherever one is begun, so that what it binds is
+    inside the loop over k. `rows` are buffers of `count` times as many vectors as points: one for
     what the transform gives, a second one where the products cannot replace their inputs.
+    `streams` is a condition, or None where no vector has `stream`.
     """
 
     e: Emitter
     plan: SplitPlan
     lanes: int
-    load: Callable[[Any], Any]
-    finish: Callable[[Any, Any], None]
-    weight: Callable[[Any], Any]
-    start: Callable[[Any], Any]
+    vector: Callable[[Any], Vector]
     rows: list[Any]
+    count: int = 1
+    streams: Any = None
 
     def compute(self) -> None:
         """Emit all stages."""
-        n1, n2 = self.plan.n1, self.plan.n2
-        if n1 == 1:
-            self._products((0,), [self.load], [self.finish])
-            return
+        if self.plan.n1 == 1:
+            with self._each() as (_, vector):
+                self._products(vector, (0,), [vector.load], [vector.finish])
+        elif self.count == 1:
+            only = (0, self.vector(0))
+            self._stages(lambda: nullcontext(only))
+        else:
+            self._stages(self._each)
+
+    @contextmanager
+    def _each(self) -> Iterator[tuple[Any, Vector]]:
+        """The statements inside are for every vector."""
+        if self.count == 1:
+            yield 0, self.vector(0)
+        else:
+            with self.e.loop(self.count, name="vector") as k:
+                yield k, self.vector(k)
+
+    def _stages(self, each: Callable[[], AbstractContextManager[tuple[Any, Vector]]]) -> None:
+        e, n1, n2 = self.e, self.plan.n1, self.plan.n2
+        source, target = self.rows[0], self.rows[-1]
         forward = real_dft(n1)
-        self._transform(forward, lambda j, m: self.load(m + j * n2), self._put_row(self.rows[0]))
-        pairs = complex_rows(n1)
-        target = self.rows[-1]
+        with e.loop(n2, name="m") as m, each() as (k, vector):
+            if vector.fetch:
+                for j in range(n1):
+                    vector.fetch(m + j * n2)
+            put = self._put_row(source, k)
+            emit_graph(
+                e,
+                forward,
+                lambda j: vector.load(m + j * n2),
+                lambda r, v: put(r, m, v),
+            )
         for row in (0, n1 - 1) if n1 % 2 == 0 else (0,):
-            self._products((row,), *self._of_rows((row,), target))
-        if pairs:
-            with self.e.loop(len(pairs), name="pair") as k:
-                row = self.e.bind(k * 2 + 1, "row")
+            with each() as (k, vector):
+                self._products(vector, (row,), *self._of_rows((row,), k))
+        if pairs := complex_rows(n1):
+            with e.loop(len(pairs), name="pair") as pair, each() as (k, vector):
+                row = e.bind(pair * 2 + 1, "row")
                 both = (row, row + 1)
-                self._products(both, *self._of_rows(both, target))
-        self._transform(
-            transpose(forward), self._get_row(target), lambda j, m, v: self.finish(m + j * n2, v)
-        )
+                self._products(vector, both, *self._of_rows(both, k))
+        backward = transpose(forward)
 
-    def _get_row(self, buffer: Any) -> Callable[[Any, Any], Any]:
-        n2, lanes = self.plan.n2, self.lanes
-        return lambda r, m: self.e.load(buffer, (m + r * n2) * lanes, lanes)
+        def back(*, stream: bool) -> None:
+            with e.loop(n2, name="m") as m, each() as (k, vector):
+                if vector.fetch_result and not stream:
+                    for j in range(n1):
+                        vector.fetch_result(m + j * n2)
+                get = self._get_row(target, k)
+                finish = vector.stream if stream else vector.finish
+                assert finish is not None
+                emit_graph(e, backward, lambda r: get(r, m), lambda j, v: finish(m + j * n2, v))
 
-    def _put_row(self, buffer: Any) -> Callable[[Any, Any, Any], None]:
-        n2, lanes = self.plan.n2, self.lanes
-        return lambda r, m, v: self.e.store(buffer, (m + r * n2) * lanes, v)
+        if self.streams is None:
+            back(stream=False)
+        else:
+            e.branch(self.streams, partial(back, stream=True), partial(back, stream=False))
 
-    def _of_rows(self, rows: tuple[Any, ...], target: Any) -> tuple[list[Any], list[Any]]:
-        """How the products of `rows` read their inputs and write their results."""
-        get, put = self._get_row(self.rows[0]), self._put_row(target)
+    def _get_row(self, buffer: Any, k: Any) -> Callable[[Any, Any], Any]:
+        n2, lanes, first = self.plan.n2, self.lanes, k * self.plan.length
+        return lambda r, m: self.e.load(buffer, (m + r * n2 + first) * lanes, lanes)
+
+    def _put_row(self, buffer: Any, k: Any) -> Callable[[Any, Any, Any], None]:
+        n2, lanes, first = self.plan.n2, self.lanes, k * self.plan.length
+        return lambda r, m, v: self.e.store(buffer, (m + r * n2 + first) * lanes, v)
+
+    def _of_rows(self, rows: tuple[Any, ...], k: Any) -> tuple[list[Any], list[Any]]:
+        """How the products of `rows` of vector k read their inputs and write their results."""
+        get, put = self._get_row(self.rows[0], k), self._put_row(self.rows[-1], k)
         reads = [lambda q, r=r: get(r, q) for r in rows]
         writes = [lambda m, v, r=r: put(r, m, v) for r in rows]
         return reads, writes
 
-    def _transform(
-        self, dag: Dag, get: Callable[[int, Any], Any], put: Callable[[int, Any, Any], None]
-    ) -> None:
-        """Print a graph for every m < n2: input k is get(k, m), output k goes to put(k, m, value)."""
-        with self.e.loop(self.plan.n2, name="m") as m:
-            emit_graph(self.e, dag, lambda k: get(k, m), lambda k, v: put(k, m, v))
-
     def _products(
         self,
+        vector: Vector,
         rows: tuple[Any, ...],
         reads: list[Callable[[Any], Any]],
         writes: list[Callable[[Any, Any], None]],
     ) -> None:
         """The Toeplitz products of one real row or of a complex pair of rows."""
         if _written_out(self.plan.n2, self.e.device, pair=len(rows) == 2):
-            self._written_products(rows, reads, writes)
+            self._written_products(vector, rows, reads, writes)
         else:
-            self._looped_products(rows, reads, writes)
+            self._looped_products(vector, rows, reads, writes)
 
-    def _written_products(self, rows: tuple[Any, ...], reads: list[Any], writes: list[Any]) -> None:
+    def _written_products(
+        self, vector: Vector, rows: tuple[Any, ...], reads: list[Any], writes: list[Any]
+    ) -> None:
         """All inputs in registers; every weight is loaded once and used for its whole diagonal."""
         e, n2 = self.e, self.plan.n2
         inputs = [[e.bind(read(q)) for q in range(n2)] for read in reads]
-        sums = [[e.bind(self.start(row * n2 + m)) for m in range(n2)] for row in rows]
+        sums = [[e.bind(vector.start(row * n2 + m)) for m in range(n2)] for row in rows]
         # d = m - q downwards: every sum takes its inputs in order, as a loop over q does
         for d in range(n2 - 1, -n2, -1):
-            weights = [e.bind(self._weight(row, d + n2 - 1)) for row in rows]
+            weights = [e.bind(self._weight(vector, row, d + n2 - 1)) for row in rows]
             for terms in self._terms(weights):  # one sum's two terms apart: the second must wait
                 for m in range(max(0, d), n2 + min(0, d)):
                     for total, (weight, which) in zip(sums, terms, strict=True):
@@ -160,7 +216,9 @@ class Column:
             for m in range(n2):
                 write(m, total[m])
 
-    def _looped_products(self, rows: tuple[Any, ...], reads: list[Any], writes: list[Any]) -> None:
+    def _looped_products(
+        self, vector: Vector, rows: tuple[Any, ...], reads: list[Any], writes: list[Any]
+    ) -> None:
         """A loop over the inputs for every group of sums."""
         e, n2 = self.e, self.plan.n2
         most = outputs_at_once(n2, e.device, pair=len(rows) == 2)
@@ -168,13 +226,15 @@ class Column:
 
         def some(low: Any, count: int) -> None:
             sums = [
-                [e.accumulator(self.lanes, self.start(row * n2 + low + m)) for m in range(count)]
+                [e.accumulator(self.lanes, vector.start(row * n2 + low + m)) for m in range(count)]
                 for row in rows
             ]
             with e.loop(n2, name="q") as q:
                 inputs = [e.bind(read(q)) for read in reads]
                 for m in range(count):
-                    weights = [e.bind(self._weight(row, low - q + m + n2 - 1)) for row in rows]
+                    weights = [
+                        e.bind(self._weight(vector, row, low - q + m + n2 - 1)) for row in rows
+                    ]
                     for terms in self._terms(weights):
                         for total, (weight, which) in zip(sums, terms, strict=True):
                             total[m].add_product(weight, inputs[which])
@@ -188,8 +248,8 @@ class Column:
         if n2 % group:
             some(whole * group, n2 % group)
 
-    def _weight(self, row: Any, d: Any) -> Any:
-        return self.weight(row * (2 * self.plan.n2 - 1) + d)
+    def _weight(self, vector: Vector, row: Any, d: Any) -> Any:
+        return vector.weight(row * (2 * self.plan.n2 - 1) + d)
 
     def _terms(self, weights: list[Any]) -> list[list[tuple[Any, int]]]:
         """What is added to the sums, in order: per sum a weight and which input it multiplies.

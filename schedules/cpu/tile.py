@@ -106,6 +106,7 @@ def unrolled_steps(device: Device) -> int:
     return 1 if device.isa is Isa.ARMV7A else 4
 
 
+LINE_BYTES = 64  # assumed where the device's is unknown
 _LATENCY = 8  # accumulators that keep two FMA units of latency four busy
 # Cost of a load against a multiply-add of the same step. Inputs lie in the first-level cache;
 # weights stream from the second. Fitted by eye to eight tiles on AVX-512: ranks, not times.
@@ -275,7 +276,7 @@ def emit_tile(
     def turn(k: Value) -> None:
         if ahead is None:
             return
-        line = e.device.line_bytes // 4
+        line = (e.device.line_bytes or LINE_BYTES) // 4
         lines = -(-unroll * panel.padded // (ahead.tiles * line))
         at = ahead.at + (ahead.tile * -(-depth // unroll) + k // unroll) * (lines * line)
         for number in range(lines):

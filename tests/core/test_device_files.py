@@ -123,6 +123,10 @@ def test_a_minimal_description_is_accepted():
         "mcpu": "cortex-a7",
         "mattr": ["+neon"],
         "mfloat-abi": "hard",
+        "cl-opt": [
+            "-unroll-threshold-aggressive:uint=150",
+            "-unroll-max-percent-threshold-boost:uint=100",
+        ],
     }
 
 
@@ -173,6 +177,65 @@ def test_a_float_abi_on_an_architecture_without_choice_is_refused():
 def test_an_unknown_target_is_refused_with_the_nearest_names():
     with pytest.raises(InputError, match=r"no target is called 'rk3289'\. Did you mean rk3288"):
         load_device("rk3289")
+
+
+def test_a_file_of_ones_own_is_a_target(tmp_path):
+    file = tmp_path / "other.toml"
+    file.write_text(GOOD)
+    assert load_device(file) == load_device(str(file)) == parse(GOOD)
+    file.write_text(GOOD.replace("= 16", "= 12"))
+    assert load_device(file).vector_registers == 12, "a file is read again each time"
+
+
+def test_a_board_of_ones_own_takes_the_rest_from_its_core(tmp_path):
+    file = tmp_path / "board.toml"
+    file.write_text(
+        'name = "board"\ntitle = "A board"\ncore = "cortex-a53"\nl2_bytes = 524_288\n'
+        '[sources]\nl1d_bytes = "unknown"\nl2_bytes = "its datasheet"\n'
+        'l3_bytes = "unknown"\ncores = "unknown"\nclock_hz = "unknown"\n'
+    )
+    board, core = load_device(file), load_device("cortex-a53")
+    assert board.l2_bytes == 524_288
+    assert (board.cpu, board.vector_registers) == (core.cpu, core.vector_registers)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = box", r"own\.toml is not valid TOML: .*line 1"),
+        (b"\xff\xfe", r"own\.toml is not valid TOML, which is UTF-8"),
+        (GOOD.replace("cpu =", "cpuu =", 1), r"own\.toml: unknown key 'cpuu'. Did you mean cpu"),
+        (GOOD.replace("= 128", "= 100", 1), r"own\.toml: device box: vector_bits is 100; accepted"),
+        (GOOD.replace("armv7a", "arm", 1), r"own\.toml: isa is 'arm'; accepted: x86_64, aarch64"),
+        (
+            GOOD.replace('"box"', '"cortex-a7"', 1),
+            r"own\.toml: name is 'cortex-a7', which is a device of parc_hw; accepted: any other",
+        ),
+        (GOOD.replace('"box"', '"host"', 1), "name is 'host', which is a device of parc_hw"),
+        (
+            GOOD.replace('"box"', '"a */ b"', 1),
+            r"own\.toml: .*name is 'a \*/ b'; accepted: letters, digits and any of",
+        ),
+    ],
+)
+def test_a_wrong_file_of_ones_own_is_refused_with_its_path(text, message, tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=message):
+        load_device(file)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"none\.toml cannot be read: No such file"):
+        load_device(tmp_path / "none.toml")
+    (tmp_path / "dir.toml").mkdir()
+    with pytest.raises(InputError, match=r"dir\.toml cannot be read: Is a directory"):
+        load_device(str(tmp_path / "dir.toml"))
+
+
+def test_a_path_without_the_ending_is_taken_for_a_name(tmp_path):
+    with pytest.raises(InputError, match=r"no target is called .*or the path of a \.toml file"):
+        load_device(tmp_path / "box")
 
 
 def test_foreign_json_is_refused_by_key():

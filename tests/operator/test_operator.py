@@ -48,7 +48,7 @@ def constants(axis):
 
 
 @cache
-def operator(axis="H", layout="NCHW", threads=1):
+def operator(axis="H", layout="NCHW"):
     weight, position_embedding, bias = constants(axis)
     return parc_hw.compile_parc(
         weight=weight,
@@ -57,7 +57,6 @@ def operator(axis="H", layout="NCHW", threads=1):
         position_embedding=position_embedding,
         bias=bias,
         layout=layout,
-        threads=threads,
     )
 
 
@@ -104,22 +103,32 @@ def test_every_axis_and_layout_computes_the_reference(axis, layout):
     within(to_nchw(result, layout), *reference(to_nchw(x, layout), axis))
 
 
+@cache
+def dense(axis, layout):
+    """From 6 channels to 7."""
+    n = LENGTHS[axis]
+    return parc_hw.compile_parc(
+        weight=normal(7, 6, n),
+        axis=axis,
+        shape=SHAPES[layout],
+        position_embedding=normal(6, n),
+        bias=normal(7),
+        layout=layout,
+    )
+
+
 @pytest.mark.parametrize("axis", ["H", "W"])
 def test_a_dense_kernel_sums_over_the_input_channels(axis):
+    """Both layouts do the same sums in the same order: equal bits."""
     n = LENGTHS[axis]
-    weight, pe, bias = normal(7, 6, n), normal(6, n), normal(7)
-    op = parc_hw.compile_parc(
-        weight=weight,
-        axis=axis,
-        shape=SHAPES["NHWC"],
-        position_embedding=pe,
-        bias=bias,
-        layout="NHWC",
-    )
-    assert op.output_shape == (2, 14, 9, 7)
-    x = normal(*SHAPES["NHWC"], seed=2)
-    value, bound = one(to_nchw(x, "NHWC"), weight, axis, pe, bias)
-    within(to_nchw(op(x), "NHWC"), value, bound)
+    x = normal(*SHAPES["NCHW"], seed=2)
+    value, bound = one(x, normal(7, 6, n), axis, normal(6, n), normal(7))
+    result = dense(axis, "NCHW")(x)
+    assert dense(axis, "NCHW").output_shape == (2, 7, 14, 9)
+    assert dense(axis, "NHWC").output_shape == (2, 14, 9, 7)
+    within(result, value, bound)
+    other = dense(axis, "NHWC")(np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+    assert np.array_equal(to_nchw(other, "NHWC"), result)
 
 
 def test_one_array_of_kernels_serves_both_halves_of_a_square_map():
@@ -148,22 +157,6 @@ def test_of_a_pair_of_position_embeddings_either_may_be_missing(axis):
         for given in ((pe[0], None), (pe[0], pe[1] * 0))
     ]
     assert np.array_equal(*results)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("axis", AXES)
-def test_threads_change_no_bit(axis, layout):
-    x = normal(*SHAPES[layout], seed=2)
-    one_thread = operator(axis, layout)(x)
-    for threads in (2, 3):
-        assert np.array_equal(operator(axis, layout, threads)(x), one_thread)
-
-
-def test_more_threads_than_tasks_are_not_started():
-    op = parc_hw.compile_parc(weight=normal(1, 4), axis="H", shape=(1, 1, 4, 3), threads=16)
-    before = threading.active_count()
-    op(normal(1, 1, 4, 3))  # the only plane is one task
-    assert threading.active_count() == before
 
 
 def test_the_result_goes_into_out():
@@ -252,13 +245,59 @@ def test_nothing_outside_the_arrays_is_touched(axis, layout, at_end):
     assert np.array_equal(op(x, out=y), op(given))
 
 
-def test_nan_and_infinity_spread_along_their_line_only():
+def touched(axis, points):
+    """Which elements of an NCHW result depend on these of the input."""
+    result = np.zeros(SHAPES["NCHW"], bool)
+    for b, c, h, w in points:
+        along_h = axis == "H" or (axis == "half" and c < 3)
+        lines = np.s_[b, c] if axis == "HW" else np.s_[b, c, :, w] if along_h else np.s_[b, c, h]
+        result[lines] = True
+    return result
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("axis", AXES)
+def test_nan_and_infinity_reach_what_depends_on_them_and_nothing_else(axis, layout):
     x = normal(*SHAPES["NCHW"]).copy()
-    x[0, 1, 3, 4], x[1, 5, 0, 0] = np.nan, np.inf
-    result = operator()(x)
-    touched = np.zeros(x.shape, bool)
-    touched[0, 1, :, 4] = touched[1, 5, :, 0] = True
-    assert np.array_equal(~np.isfinite(result), touched)
+    x[0, 1, 3, 4], x[1, 5, 0, 0], x[1, 2, 13, 8] = np.nan, np.inf, -np.inf
+    given = np.ascontiguousarray(x if layout == "NCHW" else x.transpose(0, 2, 3, 1))
+    result = to_nchw(operator(axis, layout)(given), layout)
+    points = [(0, 1, 3, 4), (1, 5, 0, 0), (1, 2, 13, 8)]
+    assert np.array_equal(~np.isfinite(result), touched(axis, points))
+    assert np.isnan(result[touched(axis, points[:1])]).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("axis", ["H", "W"])
+def test_nan_in_a_dense_operator_reaches_all_channels_of_its_line(axis, layout):
+    x = normal(*SHAPES["NCHW"]).copy()
+    x[0, 1, 3, 4] = np.nan
+    given = np.ascontiguousarray(x if layout == "NCHW" else x.transpose(0, 2, 3, 1))
+    result = to_nchw(dense(axis, layout)(given), layout)
+    expected = np.zeros(result.shape, bool)
+    expected[(0, slice(None), slice(None), 4) if axis == "H" else (0, slice(None), 3)] = True
+    assert np.array_equal(np.isnan(result), expected)
+
+
+def test_infinity_of_the_direct_form_is_what_ieee_says():
+    """inf times a positive weight is inf, a negative one -inf; inf - inf is NaN."""
+    weight = np.array([[1.0, -2.0, 3.0]], np.float32)
+    op = parc_hw.compile_parc(weight, "W", (1, 1, 2, 3), plan="direct")
+    x = np.array([[np.inf, 1, 1], [np.inf, np.inf, 1]], np.float32).reshape(1, 1, 2, 3)
+    with np.errstate(invalid="ignore"):
+        sums = [
+            [sum(w * r[(i + k) % 3] for k, w in enumerate(weight[0])) for i in range(3)]
+            for r in x[0, 0]
+        ]
+    assert np.array_equal(op(x)[0, 0], np.array(sums, np.float32), equal_nan=True)
+
+
+def test_a_constant_that_is_nan_stays_in_its_channel():
+    weight = normal(6, 14).copy()
+    weight[2, 5] = np.nan
+    result = parc_hw.compile_parc(weight, "H", SHAPES["NCHW"])(normal(*SHAPES["NCHW"]))
+    assert np.isnan(result[:, 2]).all()
+    assert np.isfinite(np.delete(result, 2, 1)).all()
 
 
 def test_a_read_only_input_is_read():
@@ -282,10 +321,20 @@ def bad_arrays():
         "byte order": (x.astype(">f4"), y, "x has dtype >f4"),
         "shape": (x[:1], y, r"x has shape \(1, 6, 14, 9\); the operator was compiled for"),
         "flat": (x.ravel(), y, "x has shape"),
+        "no dimension": (np.zeros((), np.float32), y, r"x has shape \(\)"),
+        "scalar": (np.float32(1), y, "x is a float32; accepted: a numpy array"),
+        "none": (None, y, "x is a NoneType"),
+        "empty": (x[:0], y, r"x has shape \(0, 6, 14, 9\)"),
+        "integers": (x.astype(np.int32), y, "x has dtype <i4"),
+        "complex": (x.astype(np.complex64), y, "x has dtype <c8"),
+        "repeated": (np.broadcast_to(x[:, :, :1], x.shape), y, "x has strides"),
         "strides": (turned, y, r"x has strides .* not C-contiguous; copy it with np.asc"),
         "reversed": (x[:, :, ::-1], y, "x has strides"),
         "odd address": (odd, y, "x does not begin at a multiple of 4 bytes"),
         "out dtype": (x, y.astype(np.float16), "out has dtype <f2"),
+        "out list": (x, y.tolist(), "out is a list"),
+        "out byte order": (x, y.astype(">f4"), "out has dtype >f4"),
+        "out empty": (x, y[:0], r"out has shape \(0, 6, 14, 9\)"),
         "out shape": (x, y[:, :5], r"out has shape \(2, 5, 14, 9\)"),
         "out strides": (x, turned, "out has strides"),
         "out odd": (x, odd, "out does not begin at a multiple of 4 bytes"),
@@ -325,6 +374,15 @@ GOOD = {"weight": W, "axis": "H", "shape": SHAPES["NCHW"]}
         ({"weight": W.tolist()}, "weight is a list; accepted: a numpy array"),
         ({"weight": W.astype(int)}, "weight has dtype int64; accepted: floating-point"),
         ({"weight": W.astype(complex)}, "weight has dtype complex128"),
+        (
+            {"weight": W.astype(float) * 1e39},
+            "weight has the value .*e.39, which is beyond float32",
+        ),
+        ({"weight": W[0, 0]}, "weight is a float32; accepted: a numpy array"),
+        ({"weight": W[:0]}, r"weight has shape \(0, 14\)"),
+        ({"weight": normal(0, 6, 14)}, r"weight has shape \(0, 6, 14\)"),
+        ({"weight": normal(3, 5, 14)}, r"weight has shape \(3, 5, 14\); .* \(C_out, 6, 14\)"),
+        ({"weight": normal(1, 3, 6, 14)}, r"weight has shape \(1, 3, 6, 14\)"),
         ({"weight": W[:5]}, r"weight has shape \(5, 14\); with 6 channels and 14 points"),
         ({"weight": W[:, :9]}, r"it must be \(6, 14\)"),
         ({"weight": W[0]}, r"weight has shape \(14,\)"),
@@ -349,7 +407,11 @@ def test_arguments_that_do_not_fit_are_refused_by_name(change, message):
     ("change", "message"),
     [
         ({"target": "cortex-a53"}, "target cortex-a53 does not run on this machine"),
-        ({"weight": normal(3, 6, 14)}, "dense kernel .* in NCHW has no kernel. Give the arrays in"),
+        (
+            {"axis": "half", "weight": (normal(3, 3, 14), normal(3, 3, 9))},
+            'along axis "half" is not supported. Compile one operator for each axis',
+        ),
+        ({"axis": "half", "weight": normal(6, 6, 14)}, 'a dense kernel .* along axis "half"'),
         (
             {"axis": "HW", "weight": (normal(6, 6, 14), normal(6, 6, 9))},
             'along axis "HW" is not supported. Compile one operator for each axis',

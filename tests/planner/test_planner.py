@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from parc_hw.device import device_names, load_device
@@ -12,7 +14,7 @@ from parc_hw.spec import Axis, ParcSpec
 
 # The fastest plans of searches on AVX-512 machines; several where they tie within noise.
 BEST_AVX512 = {
-    7: {"1x7", "7x1"},
+    7: {"7x1"},
     14: {"14x1", "7x2"},
     25: {"5x5", "25x1"},
     28: {"14x2", "7x4"},
@@ -27,14 +29,23 @@ BEST_AVX512 = {
     168: {"24x7", "21x8"},
     224: {"32x7"},
 }
-# The plans that executed the fewest instructions under qemu; of two tried for each length.
+# The plans that executed the fewest instructions under qemu, of all with few factors 2 and 7; several
+# where they differ by at most 2 %.
 FEWEST_INSTRUCTIONS = {
-    ("cortex-a76", 28): "4x7",
-    ("cortex-a76", 56): "8x7",
-    ("cortex-a76", 112): "16x7",
-    ("cortex-a17", 28): "14x2",
-    ("cortex-a17", 56): "8x7",
-    ("cortex-a17", 112): "16x7",
+    ("cortex-a76", 14): {"2x7"},
+    ("cortex-a76", 16): {"8x2"},
+    ("cortex-a76", 28): {"4x7"},
+    ("cortex-a76", 32): {"8x4"},
+    ("cortex-a76", 56): {"8x7"},
+    ("cortex-a76", 64): {"16x4"},
+    ("cortex-a76", 112): {"16x7"},
+    ("cortex-a17", 16): {"4x4"},
+    ("cortex-a17", 24): {"12x2", "8x3"},
+    ("cortex-a17", 28): {"4x7", "7x4"},
+    ("cortex-a17", 32): {"8x4"},
+    ("cortex-a17", 56): {"8x7"},
+    ("cortex-a17", 64): {"16x4"},
+    ("cortex-a17", 112): {"16x7"},
 }
 AVX512 = "x86-64-v4"
 
@@ -51,7 +62,7 @@ def test_choice_on_avx512_is_among_the_measured_best(length, best):
 @pytest.mark.parametrize("key, best", FEWEST_INSTRUCTIONS.items())
 def test_choice_on_arm_executes_the_fewest_instructions(key, best):
     device, length = key
-    assert str(plan_parc(site(length), load_device(device)).plan) == best
+    assert str(plan_parc(site(length), load_device(device)).plan) in best
 
 
 def test_boards_of_one_core_choose_alike():
@@ -87,8 +98,18 @@ def test_reason_names_the_runner_up_or_the_direct_form():
     split = plan_parc(site(28), load_device("cortex-a76"))
     assert split.reason.startswith("4x7: cheapest of 6 plans for 32 vector registers")
     assert split.reason.endswith("of the direct form's work")
-    direct = plan_parc(site(7), load_device(AVX512))
+    direct = plan_parc(site(7), load_device("cortex-a76"))
     assert direct.reason.startswith("1x7: cheapest of 2 plans for 32 vector registers, 7x1 is")
+
+
+def test_a_measurement_overrules_the_estimate_and_says_so():
+    choice = plan_parc(site(7), load_device(AVX512))
+    assert str(choice.plan) == "7x1"
+    assert re.fullmatch(
+        r"7x1: measured fastest, though estimated at 1\.\d\d times 1x7", choice.reason
+    )
+    assert str(plan_parc(site(7), load_device(AVX512), "NCHW").plan) == "1x7"
+    assert str(plan_parc(site(7, out_channels=8), load_device(AVX512)).plan) == "7x1"
 
 
 def test_a_dense_parc_prefers_the_longer_transform():

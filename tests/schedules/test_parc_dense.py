@@ -234,12 +234,12 @@ def test_what_is_no_dense_parc_is_refused_with_the_reason():
     node = b.nodes[0]
     x, weight, pe, bias = node.args
     depthwise = dataclasses.replace(node, args=(x, weight[0], pe, bias[:1]), shape=(1, 6, 5, 4))
-    nchw = dataclasses.replace(node, attrs={"axis": "H", "layout": "NCHW"})
+    unknown = dataclasses.replace(node, attrs={"axis": "H", "layout": "HWC"})
     computed = dataclasses.replace(node, args=(x, Ref("input", 0), pe, bias))
     relu = Node(op="relax.nn.relu", args=(x,), attrs={}, shape=(1, 6, 5, 4))
     cases = [
         (depthwise, r"depthwise kernel of shape \(4, 6\)"),
-        (nchw, "layout is NCHW"),
+        (unknown, "layout is HWC; accepted: NHWC, NCHW"),
         (computed, "computed at run time"),
         (relu, "the anchor is relax.nn.relu"),
     ]
@@ -247,3 +247,10 @@ def test_what_is_no_dense_parc_is_refused_with_the_reason():
         refusal = parc_dense(Composite(inputs=((1, 6, 5, 4),), nodes=(anchor,)), context)
         assert isinstance(refusal, NotApplicable)
         assert re.search(reason, refusal.reason), refusal.reason
+    planes = dataclasses.replace(
+        node, args=(x, weight, pe, bias), attrs={"axis": "H", "layout": "NCHW"}, shape=(1, 3, 6, 5)
+    )
+    after = Node(op="relax.nn.relu", args=(Ref("node", 0),), attrs={}, shape=(1, 3, 6, 5))
+    refusal = parc_dense(Composite(inputs=((1, 4, 6, 5),), nodes=(planes, after)), context)
+    assert isinstance(refusal, NotApplicable)
+    assert "parc.relu in NCHW has an epilogue" in refusal.reason
