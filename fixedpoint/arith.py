@@ -16,7 +16,7 @@ from fixedpoint import kernels
 from fixedpoint.datapath import Cut, Datapath, OverflowCounter
 from fixedpoint.errors import FixedPointOverflow, FormatError, ScalingError
 from fixedpoint.modes import FLOOR, WRAP, Overflow, Rounding, overflow_code, rounding_code
-from fixedpoint.qformat import QFormat, as_format
+from fixedpoint.qformat import MOST_SHIFT, QFormat, as_format
 from parc_hw.errors import InputError
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "add",
     "complex_multiply",
     "convert",
+    "finest_format",
     "mul",
     "quantize",
     "requantize",
@@ -130,6 +131,31 @@ def to_value(raw: ArrayLike, fmt: QFormat | str) -> NDArray[np.float64]:
     """
     fmt = as_format(fmt)
     return np.asarray(np.ldexp(fmt.words(raw).astype(np.float64), -fmt.frac_bits))
+
+
+def finest_format(value: ArrayLike, bits: int) -> QFormat:
+    """Return the signed format of `bits` bits with the most fraction bits that holds every value.
+
+    Rounded to nearest even no value saturates. All zero, it is Q1.(bits - 1).
+
+    >>> print(finest_format([0.25, -0.125], 8), finest_format([127.6], 8), finest_format([0.0], 8))
+    Q0.8 Q9.-1 Q1.7
+    """
+    values = np.asarray(value, np.float64)
+    peak = float(np.abs(values).max(initial=0.0))
+    if not np.isfinite(peak):
+        raise InputError("value: holds a NaN or an infinity; no format holds it.")
+    if peak == 0.0:
+        return QFormat(1, bits - 1)
+    # 2**(exponent - 1) <= peak < 2**exponent: one bit for the sign, and one more where the largest
+    # value rounds up to 2**exponent (or two's complement holds -2**(exponent - 1) alone).
+    frac = bits - int(np.frexp(peak)[1])
+    while True:
+        fmt = QFormat(bits - min(frac, MOST_SHIFT), min(frac, MOST_SHIFT))
+        scaled = np.rint(np.ldexp(values, fmt.frac_bits))
+        if scaled.min() >= fmt.min_raw and scaled.max() <= fmt.max_raw:
+            return fmt
+        frac -= 1
 
 
 # ---------------------------------------------------------------- from format to format

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from fixedpoint.arith import to_value
 from fixedpoint.qformat import QFormat, as_format
 from parc_hw.errors import InputError
+
+if TYPE_CHECKING:
+    from fixedpoint.prediction import Prediction
 
 __all__ = ["ErrorReport", "error_spectrum", "input_correlation"]
 
@@ -170,24 +173,50 @@ class ErrorReport:
         """Return the fields as plain data."""
         return asdict(self)
 
-    def __str__(self) -> str:
+    def rows(self, predicted: Prediction | None = None) -> list[tuple[str, str, str]]:
+        """Return name, measured and predicted figure as texts, one row for each kind of error.
+
+        Parameters
+        ----------
+        predicted : Prediction, optional
+            `fixedpoint.predict_noise` for the same datapath; empty texts without it.
+        """
         interval = ""
         if self.sqnr_interval_db is not None:
             low, high = self.sqnr_interval_db
             interval = f" ({low:.2f} to {high:.2f} at {100 * self.confidence:g} %)"
+        theory: dict[str, str] = {}
+        if predicted is not None:
+            ends = predicted.low, predicted.high
+            theory["RMS"] = _between([f"{noise.rms:.4g}" for noise in ends], "LSB")
+            theory["bias"] = _between([f"{noise.mean:.4g}" for noise in ends], "LSB")
+            if self.rms_lsb > 0.0 and math.isfinite(self.sqnr_db):
+                shifts = [20 * math.log10(self.rms_lsb / n.rms) for n in reversed(ends) if n.rms]
+                texts = [f"{self.sqnr_db + shift:.2f}" for shift in shifts]
+                theory["SQNR"] = _between(texts, "dB") if texts else ""
+        measured = (
+            ("SQNR", f"{self.sqnr_db:.2f} dB{interval}"),
+            ("gain-corrected", f"{self.gain_corrected_sqnr_db:.2f} dB, gain {self.gain:.7g}"),
+            ("ENOB", f"{self.enob:.2f} bits"),
+            ("max", f"{self.max_abs_lsb:.4g} LSB = {self.max_abs:.4g} at {self.worst_index}"),
+            ("RMS", f"{self.rms_lsb:.4g} LSB = {self.rms:.4g}"),
+            ("bias", f"{self.bias_lsb:.4g} LSB = {self.bias:.4g}"),
+            ("saturated", f"{100 * self.saturated_fraction:.4g} % of the words"),
+        )
+        return [(name, text, theory.get(name, "")) for name, text in measured]
+
+    def __str__(self) -> str:
         return "\n".join(
             (
                 f"{self.words} words of {self.format} on {self.lines} lines",
-                f"  SQNR            {self.sqnr_db:.2f} dB{interval}",
-                f"  gain-corrected  {self.gain_corrected_sqnr_db:.2f} dB, gain {self.gain:.7g}",
-                f"  ENOB            {self.enob:.2f} bits",
-                f"  max             {self.max_abs_lsb:.4g} LSB = {self.max_abs:.4g}"
-                f" at {self.worst_index}",
-                f"  RMS             {self.rms_lsb:.4g} LSB = {self.rms:.4g}",
-                f"  bias            {self.bias_lsb:.4g} LSB = {self.bias:.4g}",
-                f"  saturated       {100 * self.saturated_fraction:.4g} % of the words",
+                *(f"  {name:<15} {text}" for name, text, _ in self.rows()),
             )
         )
+
+
+def _between(texts: list[str], unit: str) -> str:
+    """One figure, or two with "to" between."""
+    return f"{' to '.join(dict.fromkeys(texts))} {unit}"
 
 
 def error_spectrum(

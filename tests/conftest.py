@@ -14,9 +14,14 @@ os.environ.update(
     NUMBA_NUM_THREADS="1",
 )
 
+import importlib
+import importlib.util
+import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -103,6 +108,28 @@ def host_cc() -> str:
             pytrace=False,
         )
     return cc
+
+
+# Modules that no released command needs and `make setup` does not install: the tests that ask for
+# one are skipped where it is missing. Nothing else may skip.
+OPTIONAL_MODULES = {
+    "cmsisdsp": "a source package without wheels; `pip install cmsisdsp` builds it in two minutes",
+}
+
+
+@pytest.fixture(scope="session")
+def optional_module() -> Callable[[str], ModuleType]:
+    """Import one of `OPTIONAL_MODULES` by name, or skip the test."""
+
+    def load(name: str) -> ModuleType:
+        reason = OPTIONAL_MODULES[name]
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed: {reason}")
+        if name == "cmsisdsp" and platform.machine() not in ("x86_64", "AMD64"):
+            pytest.skip("cmsisdsp rounds as the profiles do on x86 only, where it is plain C")
+        return importlib.import_module(name)
+
+    return load
 
 
 @pytest.fixture(scope="session")

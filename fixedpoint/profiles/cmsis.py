@@ -21,20 +21,20 @@ apart; sums are a + c and b + d, differences a - c and b - d.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fixedpoint._frames import LANES_32, LANES_64, enter, leave
 from fixedpoint._threads import over_lines
+from fixedpoint._vector import load, maximum, minimum, narrow, store, wide
 from fixedpoint.profiles.profile import Profile, Words
 
 __all__ = ["cmsis_q15", "cmsis_q31"]
 
 LENGTHS = tuple(1 << k for k in range(4, 13))  # 16 to 4096
 REAL_LENGTHS = tuple(1 << k for k in range(5, 14))  # 32 to 8192
-LANES = 16  # signals side by side in the innermost loop: one 512-bit vector of int32
 
 # Run-time numbers of a stage's kind.
 _FIRST, _MIDDLE, _LAST = 0, 1, 2
@@ -42,14 +42,15 @@ _FIRST, _MIDDLE, _LAST = 0, 1, 2
 
 # ---------------------------------------------------------------- tables
 @lru_cache(maxsize=32)
-def _tables(length: int, bits: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _tables(length: int, bits: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return twiddle factors (N, 2) as (cos, sin), and the output's places (N,)."""
     angle = 2 * np.pi * np.arange(length) / length
     values = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     scale = float(1 << (bits - 1))
     # q31: the tables were printed with one decimal before they were cut
     quantised = np.floor(values * scale) if bits == 16 else np.floor(np.round(values * scale, 1))
-    twiddles = np.clip(quantised, -scale, scale - 1).astype(np.int32 if bits == 16 else np.int64)
+    # In int32 also for q31: a compiler that sees narrow factors takes the narrow multiplier.
+    twiddles = np.clip(quantised, -scale, scale - 1).astype(np.int32)
     places = np.zeros(1, dtype=np.int64)
     for _ in range(length.bit_length() - 1):
         places = np.concatenate([2 * places, 2 * places + 1])
@@ -72,126 +73,42 @@ def _split_tables(half: int, bits: int) -> tuple[NDArray[np.int64], NDArray[np.i
     )
 
 
-# ---------------------------------------------------------------- q15
-@numba.njit(cache=True)
+# ---------------------------------------------------------------- arithmetic
+# On vectors of signals: q15 in int32 lanes, as in the library; q31 in int64 lanes, which take its
+# products whole, and wrap to 32 bits where its sums do.
+@numba.njit(cache=True, forceinline=True)
+def _read(work, place, before):  # type: ignore[no-untyped-def]
+    return load(work, 2 * place) >> before, load(work, 2 * place + 1) >> before
+
+
+@numba.njit(cache=True, forceinline=True)
+def _write(work, place, re, im):  # type: ignore[no-untyped-def]
+    store(work, 2 * place, re)
+    store(work, 2 * place + 1, im)
+
+
+@numba.njit(cache=True, forceinline=True)
 def _sat16(value):  # type: ignore[no-untyped-def]
-    return np.int32(min(max(value, -32768), 32767))
+    return minimum(maximum(value, -32768), 32767)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, forceinline=True)
+def _wrap32(value):  # type: ignore[no-untyped-def]
+    return wide(narrow(value))
+
+
+@numba.njit(cache=True, forceinline=True)
 def _times_q15(re, im, cosine, sine):  # type: ignore[no-untyped-def]
     """(re + j im)(cos - j sin): bits 16 to 31 of an int32 sum of two products, wrapped."""
-    real = np.int32(np.int32(cosine * re) + np.int32(sine * im))
-    imaginary = np.int32(np.int32(cosine * im) - np.int32(sine * re))
-    return np.int32(np.int16(real >> 16)), np.int32(np.int16(imaginary >> 16))
+    return (re * cosine + im * sine) >> 16, (im * cosine - re * sine) >> 16
 
 
-@numba.njit(cache=True)
-def _radix4_q15(work, twiddles, at, m, turn, kind):  # type: ignore[no-untyped-def]
-    c1, s1 = twiddles[turn]
-    c2, s2 = twiddles[2 * turn]
-    c3, s3 = twiddles[3 * turn]
-    # Only the first stage divides its inputs; the others halve the terms of their second sums.
-    before = 2 if kind == _FIRST else 0
-    half = 0 if kind == _FIRST else 1
-    after = 1 if kind == _MIDDLE else 0
-    for lane in range(LANES):
-        a_re = work[at, 0, lane] >> before
-        a_im = work[at, 1, lane] >> before
-        b_re = work[at + m, 0, lane] >> before
-        b_im = work[at + m, 1, lane] >> before
-        c_re = work[at + 2 * m, 0, lane] >> before
-        c_im = work[at + 2 * m, 1, lane] >> before
-        d_re = work[at + 3 * m, 0, lane] >> before
-        d_im = work[at + 3 * m, 1, lane] >> before
-        r_re, r_im = _sat16(a_re + c_re), _sat16(a_im + c_im)
-        s_re, s_im = _sat16(a_re - c_re) >> half, _sat16(a_im - c_im) >> half
-        t_re, t_im = _sat16(b_re + d_re), _sat16(b_im + d_im)
-        u_re, u_im = _sat16(b_re - d_re) >> half, _sat16(b_im - d_im) >> half
-        work[at, 0, lane] = ((r_re >> 1) + (t_re >> 1)) >> after
-        work[at, 1, lane] = ((r_im >> 1) + (t_im >> 1)) >> after
-        # The halved terms cannot saturate; in the first stage the division by 4 keeps them small.
-        y2_re, y2_im = (
-            _sat16((r_re >> half) - (t_re >> half)),
-            _sat16((r_im >> half) - (t_im >> half)),
-        )
-        y1_re, y1_im = _sat16(s_re + u_im), _sat16(s_im - u_re)
-        y3_re, y3_im = _sat16(s_re - u_im), _sat16(s_im + u_re)
-        if kind != _LAST:
-            y1_re, y1_im = _times_q15(y1_re, y1_im, c1, s1)
-            y2_re, y2_im = _times_q15(y2_re, y2_im, c2, s2)
-            y3_re, y3_im = _times_q15(y3_re, y3_im, c3, s3)
-        work[at + m, 0, lane] = y2_re
-        work[at + m, 1, lane] = y2_im
-        work[at + 2 * m, 0, lane] = y1_re
-        work[at + 2 * m, 1, lane] = y1_im
-        work[at + 3 * m, 0, lane] = y3_re
-        work[at + 3 * m, 1, lane] = y3_im
-
-
-@numba.njit(cache=True)
-def _radix2_q15(work, twiddles, at, m):  # type: ignore[no-untyped-def]
-    cosine, sine = twiddles[at]
-    for lane in range(LANES):
-        a_re, a_im = work[at, 0, lane] >> 1, work[at, 1, lane] >> 1
-        b_re, b_im = work[at + m, 0, lane] >> 1, work[at + m, 1, lane] >> 1
-        re, im = a_re - b_re, a_im - b_im
-        work[at, 0, lane] = (a_re + b_re) >> 1
-        work[at, 1, lane] = (a_im + b_im) >> 1
-        # here each product is cut apart
-        work[at + m, 0, lane] = np.int16(((re * cosine) >> 16) + ((im * sine) >> 16))
-        work[at + m, 1, lane] = np.int16(((im * cosine) >> 16) - ((re * sine) >> 16))
-
-
-# ---------------------------------------------------------------- q31
-@numba.njit(cache=True)
+@numba.njit(cache=True, forceinline=True)
 def _times_q31(re, im, cosine, sine):  # type: ignore[no-untyped-def]
     """(re + j im)(cos - j sin): the upper words of the four products, cut apart."""
-    real = np.int32(((re * cosine) >> 32) + ((im * sine) >> 32))
-    imaginary = np.int32(((im * cosine) >> 32) - ((re * sine) >> 32))
-    return real, imaginary
-
-
-@numba.njit(cache=True)
-def _radix4_q31(work, twiddles, at, m, turn, kind):  # type: ignore[no-untyped-def]
-    c1, s1 = twiddles[turn]
-    c2, s2 = twiddles[2 * turn]
-    c3, s3 = twiddles[3 * turn]
-    before = 4 if kind == _FIRST else 0
-    down = 2 if kind == _MIDDLE else 0
-    # the upper word of a product by a fraction is half of it: doubled at first, halved after
-    up, halve = (1, 0) if kind == _FIRST else (0, 1)
-    for lane in range(LANES):
-        a_re = work[at, 0, lane] >> before
-        a_im = work[at, 1, lane] >> before
-        b_re = work[at + m, 0, lane] >> before
-        b_im = work[at + m, 1, lane] >> before
-        c_re = work[at + 2 * m, 0, lane] >> before
-        c_im = work[at + 2 * m, 1, lane] >> before
-        d_re = work[at + 3 * m, 0, lane] >> before
-        d_im = work[at + 3 * m, 1, lane] >> before
-        r_re, r_im = np.int32(a_re + c_re), np.int32(a_im + c_im)
-        s_re, s_im = np.int32(a_re - c_re), np.int32(a_im - c_im)
-        t_re, t_im = np.int32(b_re + d_re), np.int32(b_im + d_im)
-        u_re, u_im = np.int32(b_re - d_re), np.int32(b_im - d_im)
-        work[at, 0, lane] = np.int32(r_re + t_re) >> down
-        work[at, 1, lane] = np.int32(r_im + t_im) >> down
-        y2_re, y2_im = np.int32(r_re - t_re), np.int32(r_im - t_im)
-        y1_re, y1_im = np.int32(s_re + u_im), np.int32(s_im - u_re)
-        y3_re, y3_im = np.int32(s_re - u_im), np.int32(s_im + u_re)
-        if kind != _LAST:
-            y1_re, y1_im = _times_q31(y1_re, y1_im, c1, s1)
-            y2_re, y2_im = _times_q31(y2_re, y2_im, c2, s2)
-            y3_re, y3_im = _times_q31(y3_re, y3_im, c3, s3)
-            y1_re, y1_im = np.int32(y1_re << up) >> halve, np.int32(y1_im << up) >> halve
-            y2_re, y2_im = np.int32(y2_re << up) >> halve, np.int32(y2_im << up) >> halve
-            y3_re, y3_im = np.int32(y3_re << up) >> halve, np.int32(y3_im << up) >> halve
-        work[at + m, 0, lane] = y2_re
-        work[at + m, 1, lane] = y2_im
-        work[at + 2 * m, 0, lane] = y1_re
-        work[at + 2 * m, 1, lane] = y1_im
-        work[at + 3 * m, 0, lane] = y3_re
-        work[at + 3 * m, 1, lane] = y3_im
+    real = ((re * cosine) >> 32) + ((im * sine) >> 32)
+    imaginary = ((im * cosine) >> 32) - ((re * sine) >> 32)
+    return _wrap32(real), _wrap32(imaginary)
 
 
 @numba.njit(cache=True)
@@ -200,39 +117,95 @@ def _upper_rounded(product):  # type: ignore[no-untyped-def]
     return (product + (1 << 31)) >> 32
 
 
+# ---------------------------------------------------------------- butterflies
+@numba.njit(cache=True)
+def _radix4_q15(work, twiddles, at, m, turn, kind):  # type: ignore[no-untyped-def]
+    # Only the first stage divides its inputs; the others halve the terms of their second sums.
+    before = 2 if kind == _FIRST else 0
+    half = 0 if kind == _FIRST else 1
+    after = 1 if kind == _MIDDLE else 0
+    a_re, a_im = _read(work, at, before)
+    b_re, b_im = _read(work, at + m, before)
+    c_re, c_im = _read(work, at + 2 * m, before)
+    d_re, d_im = _read(work, at + 3 * m, before)
+    r_re, r_im = _sat16(a_re + c_re), _sat16(a_im + c_im)
+    s_re, s_im = _sat16(a_re - c_re) >> half, _sat16(a_im - c_im) >> half
+    t_re, t_im = _sat16(b_re + d_re), _sat16(b_im + d_im)
+    u_re, u_im = _sat16(b_re - d_re) >> half, _sat16(b_im - d_im) >> half
+    _write(work, at, ((r_re >> 1) + (t_re >> 1)) >> after, ((r_im >> 1) + (t_im >> 1)) >> after)
+    # The halved terms cannot saturate; in the first stage the division by 4 keeps them small.
+    y2_re = _sat16((r_re >> half) - (t_re >> half))
+    y2_im = _sat16((r_im >> half) - (t_im >> half))
+    y1_re, y1_im = _sat16(s_re + u_im), _sat16(s_im - u_re)
+    y3_re, y3_im = _sat16(s_re - u_im), _sat16(s_im + u_re)
+    if kind != _LAST:
+        y1_re, y1_im = _times_q15(y1_re, y1_im, twiddles[turn, 0], twiddles[turn, 1])
+        y2_re, y2_im = _times_q15(y2_re, y2_im, twiddles[2 * turn, 0], twiddles[2 * turn, 1])
+        y3_re, y3_im = _times_q15(y3_re, y3_im, twiddles[3 * turn, 0], twiddles[3 * turn, 1])
+    _write(work, at + m, y2_re, y2_im)
+    _write(work, at + 2 * m, y1_re, y1_im)
+    _write(work, at + 3 * m, y3_re, y3_im)
+
+
+@numba.njit(cache=True)
+def _radix2_q15(work, twiddles, at, m):  # type: ignore[no-untyped-def]
+    cosine, sine = twiddles[at, 0], twiddles[at, 1]
+    a_re, a_im = _read(work, at, 1)
+    b_re, b_im = _read(work, at + m, 1)
+    re, im = a_re - b_re, a_im - b_im
+    _write(work, at, (a_re + b_re) >> 1, (a_im + b_im) >> 1)
+    # here each product is cut apart; two halves of a 16-bit word do not wrap
+    _write(
+        work,
+        at + m,
+        ((re * cosine) >> 16) + ((im * sine) >> 16),
+        ((im * cosine) >> 16) - ((re * sine) >> 16),
+    )
+
+
+@numba.njit(cache=True, forceinline=True)
+def _radix4_q31(work, twiddles, at, m, turn, kind):  # type: ignore[no-untyped-def]
+    before = 4 if kind == _FIRST else 0
+    down = 2 if kind == _MIDDLE else 0
+    # the upper word of a product by a fraction is half of it: doubled at first, halved after
+    up, halve = (1, 0) if kind == _FIRST else (0, 1)
+    a_re, a_im = _read(work, at, before)
+    b_re, b_im = _read(work, at + m, before)
+    c_re, c_im = _read(work, at + 2 * m, before)
+    d_re, d_im = _read(work, at + 3 * m, before)
+    r_re, r_im = a_re + c_re, a_im + c_im
+    s_re, s_im = a_re - c_re, a_im - c_im
+    t_re, t_im = b_re + d_re, b_im + d_im
+    u_re, u_im = b_re - d_re, b_im - d_im
+    _write(work, at, _wrap32(r_re + t_re) >> down, _wrap32(r_im + t_im) >> down)
+    y2_re, y2_im = _wrap32(r_re - t_re), _wrap32(r_im - t_im)
+    y1_re, y1_im = _wrap32(s_re + u_im), _wrap32(s_im - u_re)
+    y3_re, y3_im = _wrap32(s_re - u_im), _wrap32(s_im + u_re)
+    if kind != _LAST:
+        y1_re, y1_im = _times_q31(y1_re, y1_im, twiddles[turn, 0], twiddles[turn, 1])
+        y2_re, y2_im = _times_q31(y2_re, y2_im, twiddles[2 * turn, 0], twiddles[2 * turn, 1])
+        y3_re, y3_im = _times_q31(y3_re, y3_im, twiddles[3 * turn, 0], twiddles[3 * turn, 1])
+        y1_re, y1_im = _wrap32(y1_re << up) >> halve, _wrap32(y1_im << up) >> halve
+        y2_re, y2_im = _wrap32(y2_re << up) >> halve, _wrap32(y2_im << up) >> halve
+        y3_re, y3_im = _wrap32(y3_re << up) >> halve, _wrap32(y3_im << up) >> halve
+    _write(work, at + m, y2_re, y2_im)
+    _write(work, at + 2 * m, y1_re, y1_im)
+    _write(work, at + 3 * m, y3_re, y3_im)
+
+
 @numba.njit(cache=True)
 def _radix2_q31(work, twiddles, at, m):  # type: ignore[no-untyped-def]
-    cosine, sine = twiddles[at]
-    for lane in range(LANES):
-        a_re, a_im = work[at, 0, lane] >> 2, work[at, 1, lane] >> 2
-        b_re, b_im = work[at + m, 0, lane] >> 2, work[at + m, 1, lane] >> 2
-        re, im = a_re - b_re, a_im - b_im
-        work[at, 0, lane] = a_re + b_re
-        work[at, 1, lane] = a_im + b_im
-        real = _upper_rounded(re * cosine) + _upper_rounded(im * sine)
-        imaginary = _upper_rounded(im * cosine) + _upper_rounded(-(re * sine))
-        work[at + m, 0, lane] = np.int32(real << 1)
-        work[at + m, 1, lane] = np.int32(imaginary << 1)
+    cosine, sine = twiddles[at, 0], twiddles[at, 1]
+    a_re, a_im = _read(work, at, 2)
+    b_re, b_im = _read(work, at + m, 2)
+    re, im = a_re - b_re, a_im - b_im
+    _write(work, at, a_re + b_re, a_im + b_im)
+    real = _upper_rounded(re * cosine) + _upper_rounded(im * sine)
+    imaginary = _upper_rounded(im * cosine) + _upper_rounded(-(re * sine))
+    _write(work, at + m, _wrap32(real << 1), _wrap32(imaginary << 1))
 
 
 # ---------------------------------------------------------------- transforms
-@numba.njit(cache=True)
-def _load(words, work, first, held, swap):  # type: ignore[no-untyped-def]
-    for lane in range(held):
-        for i in range(words.shape[1]):
-            work[i, swap, lane] = words[first + lane, i, 0]
-            work[i, 1 - swap, lane] = words[first + lane, i, 1]
-
-
-@numba.njit(cache=True)
-def _store(work, result, places, first, held, swap, double):  # type: ignore[no-untyped-def]
-    word = result.dtype.type
-    for lane in range(held):
-        for i in range(result.shape[1]):
-            result[first + lane, i, 0] = word(work[places[i], swap, lane] << double)
-            result[first + lane, i, 1] = word(work[places[i], 1 - swap, lane] << double)
-
-
 @numba.njit(cache=True)
 def _stage_kind(m, size):  # type: ignore[no-untyped-def]
     if 4 * m == size:
@@ -240,15 +213,31 @@ def _stage_kind(m, size):  # type: ignore[no-untyped-def]
     return _LAST if m == 1 else _MIDDLE
 
 
+@numba.njit(cache=True, forceinline=True)
+def _pass_q31(work, twiddles, m, kind):  # type: ignore[no-untyped-def]
+    """One stage of radix 4; where `kind` is a constant, its shifts are."""
+    turns = work.shape[0] // (4 * m)
+    for group in range(turns):
+        for u in range(m):
+            _radix4_q31(work, twiddles, group * 4 * m + u, m, u * turns, kind)
+
+
 @numba.njit(cache=True, nogil=True)
-def _transform_q15(begin, end, words, result, twiddles, places, swap, halves):  # type: ignore[no-untyped-def]
-    """Transform lines [begin, end) of `words` (lines, N, 2), LANES at a time; halves: 1 or 2."""
-    length = words.shape[1]
+def _leave(work, result, places, first, held, swap, halves):  # type: ignore[no-untyped-def]
+    if halves == 2:  # the doubling wraps as it is stored
+        for k in range(2 * work.shape[0]):
+            store(work, k, load(work, k) << 1)
+    leave(work, result, places, first, held, swap)
+
+
+@numba.njit(cache=True, nogil=True)
+def _transform_q15(begin, end, words, result, work, twiddles, straight, places, swap, halves):  # type: ignore[no-untyped-def]
+    """Transform lines [begin, end) of `words` (lines, N, 2); halves: 1 or 2 radix-4 transforms."""
+    length, lanes = work.shape[0], work.shape[2]
     size = length // halves
-    for first in range(begin, end, LANES):
-        held = min(LANES, end - first)
-        work = np.zeros((length, 2, LANES), np.int32)
-        _load(words, work, first, held, swap)
+    for first in range(begin, end, lanes):
+        held = min(lanes, end - first)
+        enter(words, work, straight, first, held, swap)
         if halves == 2:
             for i in range(size):
                 _radix2_q15(work, twiddles, i, size)
@@ -260,30 +249,31 @@ def _transform_q15(begin, end, words, result, twiddles, places, swap, halves):  
                     turn = u * (length // (4 * m))
                     _radix4_q15(work, twiddles, group * 4 * m + u, m, turn, kind)
             m //= 4
-        _store(work, result, places, first, held, swap, halves - 1)
+        _leave(work, result, places, first, held, swap, halves)
 
 
 @numba.njit(cache=True, nogil=True)
-def _transform_q31(begin, end, words, result, twiddles, places, swap, halves):  # type: ignore[no-untyped-def]
+def _transform_q31(begin, end, words, result, work, twiddles, straight, places, swap, halves):  # type: ignore[no-untyped-def]
     """Transform lines [begin, end) of `words` (lines, N, 2): as `_transform_q15`."""
-    length = words.shape[1]
+    length, lanes = work.shape[0], work.shape[2]
     size = length // halves
-    for first in range(begin, end, LANES):
-        held = min(LANES, end - first)
-        work = np.zeros((length, 2, LANES), np.int32)
-        _load(words, work, first, held, swap)
+    for first in range(begin, end, lanes):
+        held = min(lanes, end - first)
+        enter(words, work, straight, first, held, swap)
         if halves == 2:
             for i in range(size):
                 _radix2_q31(work, twiddles, i, size)
         m = size // 4
         while m > 0:
             kind = _stage_kind(m, size)
-            for group in range(length // (4 * m)):
-                for u in range(m):
-                    turn = u * (length // (4 * m))
-                    _radix4_q31(work, twiddles, group * 4 * m + u, m, turn, kind)
+            if kind == _FIRST:
+                _pass_q31(work, twiddles, m, _FIRST)
+            elif kind == _MIDDLE:
+                _pass_q31(work, twiddles, m, _MIDDLE)
+            else:
+                _pass_q31(work, twiddles, m, _LAST)
             m //= 4
-        _store(work, result, places, first, held, swap, halves - 1)
+        _leave(work, result, places, first, held, swap, halves)
 
 
 @numba.njit(cache=True)
@@ -328,8 +318,17 @@ def _fft(words: Words, bits: int, inverse: bool) -> Words:
     length = words.shape[1]
     halves = 1 + (length.bit_length() - 1) % 2  # an odd power of two: one radix-2 stage first
     transform = _transform_q15 if bits == 16 else _transform_q31
-    tables = _tables(length, bits)
-    over_lines(transform, len(words), LANES, words, result, *tables, int(inverse), halves)
+    lanes, lane = (LANES_32, np.int32) if bits == 16 else (LANES_64, np.int64)
+    twiddles, places = _tables(length, bits)
+    target = np.argsort(places)  # where the word at each place goes
+    straight = np.arange(length, dtype=np.int64)
+
+    def piece(begin: int, end: int) -> None:
+        work = np.zeros((length, 2, lanes), lane)
+        tables = twiddles, straight, target, int(inverse), halves
+        transform(begin, end, words, result, work, *tables)
+
+    over_lines(piece, len(words), lanes)
     return result
 
 

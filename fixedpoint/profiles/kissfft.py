@@ -24,13 +24,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fixedpoint._frames import LANES_32, LANES_64, enter, leave
 from fixedpoint._threads import over_lines
+from fixedpoint._vector import load, store
 from fixedpoint.profiles.profile import Profile, Words
 
 __all__ = ["kissfft_16", "kissfft_32"]
 
 LONGEST = 512
-LANES = 16  # signals side by side in the innermost loop: one 512-bit vector of int32
 
 
 # ---------------------------------------------------------------- tables
@@ -53,7 +54,7 @@ def factors(length: int) -> tuple[int, ...]:
             return tuple(found)
 
 
-def _quantised(phases: list[float], fraction_bits: int, dtype: Any) -> NDArray[Any]:
+def _quantised(phases: list[float], fraction_bits: int) -> NDArray[np.int32]:
     """Return floor(1/2 + M exp(j phase)) as (re, im) rows; M = 2^fraction_bits - 1."""
     scale = (1 << fraction_bits) - 1
     return np.array(
@@ -61,17 +62,13 @@ def _quantised(phases: list[float], fraction_bits: int, dtype: Any) -> NDArray[A
             (math.floor(0.5 + scale * math.cos(p)), math.floor(0.5 + scale * math.sin(p)))
             for p in phases
         ],
-        dtype=dtype,
+        dtype=np.int32,
     ).reshape(-1, 2)
 
 
 @lru_cache(maxsize=64)
 def _tables(length: int, bits: int, inverse: bool) -> tuple[NDArray[Any], ...]:
-    """Return stages' radices, the input's places (N,) and twiddle factors (N, 2).
-
-    The twiddle factors are stored in the type of the products: int32 for 16-bit words, int64
-    for 32-bit words.
-    """
+    """Return stages' radices, the input's places (N,) and twiddle factors (N, 2)."""
     radices = factors(length)
     # Decimation in time: the digit taken first selects the input with the smallest stride.
     places = np.zeros(1, dtype=np.int64)
@@ -81,284 +78,225 @@ def _tables(length: int, bits: int, inverse: bool) -> tuple[NDArray[Any], ...]:
         stride *= radix
     sign = 1 if inverse else -1
     phases = [sign * (2 * math.pi * i / length) for i in range(length)]
-    twiddles = _quantised(phases, bits - 1, np.int32 if bits == 16 else np.int64)
+    twiddles = _quantised(phases, bits - 1)
     return np.array(radices, dtype=np.int64), places, twiddles
 
 
 @lru_cache(maxsize=64)
-def _split_table(half: int, bits: int) -> NDArray[Any]:
+def _split_table(half: int, bits: int) -> NDArray[np.int32]:
     """Return the twiddle factors (N/4, 2) that take two interleaved real signals apart."""
     phases = [-math.pi * ((i + 1) / half + 0.5) for i in range(half // 2)]
-    return _quantised(phases, bits - 1, np.int32 if bits == 16 else np.int64)
+    return _quantised(phases, bits - 1)
 
 
 # ---------------------------------------------------------------- arithmetic
-# `word` and `wide` are the types of a stored word and of a product; casts wrap.
-@numba.njit(cache=True)
-def _rounded(total, bits, word, wide):  # type: ignore[no-untyped-def]
-    """floor((total + half) / 2^B), ties up, wrapped into a word."""
-    return word(wide(wide(total) + wide(1 << (bits - 2))) >> (bits - 1))
+# On vectors of signals: 16-bit words in int32 lanes, 32-bit words in int64 lanes, so that the same
+# code serves both. The library wraps every sum; here a sum may leave the word until it is stored,
+# because adding commutes with wrapping. What is multiplied or shifted inside a stage never leaves
+# it: inputs are divided by the radix p, a rotated part is below sqrt(2)/p of full scale, and no
+# more than two of them are added before.
+@numba.njit(cache=True, forceinline=True)
+def _wrapped(value, bits):  # type: ignore[no-untyped-def]
+    return (value << bits) >> bits  # a word has half of the lane's bits
 
 
-@numba.njit(cache=True)
-def _product(a, b, bits, word, wide):  # type: ignore[no-untyped-def]
-    return _rounded(wide(wide(a) * wide(b)), bits, word, wide)
+@numba.njit(cache=True, forceinline=True)
+def _product(a, b, bits):  # type: ignore[no-untyped-def]
+    """floor((a b + half) / 2^B), ties up."""
+    return (a * b + (1 << (bits - 2))) >> (bits - 1)
 
 
-@numba.njit(cache=True)
-def _times(re, im, w_re, w_im, bits, word, wide):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, forceinline=True)
+def _times(re, im, w_re, w_im, bits):  # type: ignore[no-untyped-def]
     """Complex product, one rounding per word."""
-    real = wide(wide(wide(re) * w_re) - wide(wide(im) * w_im))
-    imaginary = wide(wide(wide(re) * w_im) + wide(wide(im) * w_re))
-    return _rounded(real, bits, word, wide), _rounded(imaginary, bits, word, wide)
+    half = 1 << (bits - 2)
+    return (
+        (re * w_re - im * w_im + half) >> (bits - 1),
+        (re * w_im + im * w_re + half) >> (bits - 1),
+    )
+
+
+@numba.njit(cache=True, forceinline=True)
+def _part(work, place, part, bits):  # type: ignore[no-untyped-def]
+    """The words at a place times `part`, the library's 1/p."""
+    return (
+        _product(load(work, 2 * place), part, bits),
+        _product(load(work, 2 * place + 1), part, bits),
+    )
+
+
+@numba.njit(cache=True, forceinline=True)
+def _put(work, place, re, im, bits):  # type: ignore[no-untyped-def]
+    store(work, 2 * place, _wrapped(re, bits))
+    store(work, 2 * place + 1, _wrapped(im, bits))
 
 
 # ---------------------------------------------------------------- butterflies
-# Each works on rows of `work` (N, 2, LANES): places `at + i m` for i < radix, all lanes at once.
-# `step` is the stride in the twiddle table, `u` the butterfly's number within its group.
+# Each works on places `at + i m` for i < radix. `step` is the stride in the twiddle table, `u` the
+# butterfly's number within its group, `part` floor(M / radix).
 @numba.njit(cache=True)
-def _radix2(work, twiddles, at, m, step, u, bits, word, wide):  # type: ignore[no-untyped-def]
-    part = ((1 << (bits - 1)) - 1) // 2
-    w_re, w_im = twiddles[u * step]
-    for lane in range(LANES):
-        a_re = _product(work[at, 0, lane], part, bits, word, wide)
-        a_im = _product(work[at, 1, lane], part, bits, word, wide)
-        b_re = _product(work[at + m, 0, lane], part, bits, word, wide)
-        b_im = _product(work[at + m, 1, lane], part, bits, word, wide)
-        t_re, t_im = _times(b_re, b_im, w_re, w_im, bits, word, wide)
-        work[at, 0, lane] = word(a_re + t_re)
-        work[at, 1, lane] = word(a_im + t_im)
-        work[at + m, 0, lane] = word(a_re - t_re)
-        work[at + m, 1, lane] = word(a_im - t_im)
+def _radix2(work, twiddles, at, m, part, turn, bits):  # type: ignore[no-untyped-def]
+    a_re, a_im = _part(work, at, part, bits)
+    b_re, b_im = _part(work, at + m, part, bits)
+    b_re, b_im = _times(b_re, b_im, twiddles[turn, 0], twiddles[turn, 1], bits)
+    _put(work, at, a_re + b_re, a_im + b_im, bits)
+    _put(work, at + m, a_re - b_re, a_im - b_im, bits)
 
 
 @numba.njit(cache=True)
-def _radix3(work, twiddles, at, m, step, u, bits, word, wide):  # type: ignore[no-untyped-def]
-    part = ((1 << (bits - 1)) - 1) // 3
+def _radix3(work, twiddles, at, m, part, turn, step, bits):  # type: ignore[no-untyped-def]
     sine = twiddles[step * m, 1]
-    w1_re, w1_im = twiddles[u * step]
-    w2_re, w2_im = twiddles[2 * u * step]
-    for lane in range(LANES):
-        a_re = _product(work[at, 0, lane], part, bits, word, wide)
-        a_im = _product(work[at, 1, lane], part, bits, word, wide)
-        b_re = _product(work[at + m, 0, lane], part, bits, word, wide)
-        b_im = _product(work[at + m, 1, lane], part, bits, word, wide)
-        c_re = _product(work[at + 2 * m, 0, lane], part, bits, word, wide)
-        c_im = _product(work[at + 2 * m, 1, lane], part, bits, word, wide)
-        b_re, b_im = _times(b_re, b_im, w1_re, w1_im, bits, word, wide)
-        c_re, c_im = _times(c_re, c_im, w2_re, w2_im, bits, word, wide)
-        sum_re, sum_im = word(b_re + c_re), word(b_im + c_im)
-        turn_re = _product(word(b_re - c_re), sine, bits, word, wide)
-        turn_im = _product(word(b_im - c_im), sine, bits, word, wide)
-        mid_re, mid_im = word(a_re - (sum_re >> 1)), word(a_im - (sum_im >> 1))
-        work[at, 0, lane] = word(a_re + sum_re)
-        work[at, 1, lane] = word(a_im + sum_im)
-        work[at + m, 0, lane] = word(mid_re - turn_im)
-        work[at + m, 1, lane] = word(mid_im + turn_re)
-        work[at + 2 * m, 0, lane] = word(mid_re + turn_im)
-        work[at + 2 * m, 1, lane] = word(mid_im - turn_re)
+    a_re, a_im = _part(work, at, part, bits)
+    b_re, b_im = _part(work, at + m, part, bits)
+    c_re, c_im = _part(work, at + 2 * m, part, bits)
+    b_re, b_im = _times(b_re, b_im, twiddles[turn, 0], twiddles[turn, 1], bits)
+    c_re, c_im = _times(c_re, c_im, twiddles[2 * turn, 0], twiddles[2 * turn, 1], bits)
+    sum_re, sum_im = b_re + c_re, b_im + c_im
+    turn_re, turn_im = _product(b_re - c_re, sine, bits), _product(b_im - c_im, sine, bits)
+    mid_re, mid_im = a_re - (sum_re >> 1), a_im - (sum_im >> 1)
+    _put(work, at, a_re + sum_re, a_im + sum_im, bits)
+    _put(work, at + m, mid_re - turn_im, mid_im + turn_re, bits)
+    _put(work, at + 2 * m, mid_re + turn_im, mid_im - turn_re, bits)
 
 
 @numba.njit(cache=True)
-def _radix4(work, twiddles, at, m, step, u, inverse, bits, word, wide):  # type: ignore[no-untyped-def]
-    part = ((1 << (bits - 1)) - 1) // 4
-    w1_re, w1_im = twiddles[u * step]
-    w2_re, w2_im = twiddles[2 * u * step]
-    w3_re, w3_im = twiddles[3 * u * step]
+def _radix4(work, twiddles, at, m, part, turn, inverse, bits):  # type: ignore[no-untyped-def]
+    a_re, a_im = _part(work, at, part, bits)
+    b_re, b_im = _part(work, at + m, part, bits)
+    c_re, c_im = _part(work, at + 2 * m, part, bits)
+    d_re, d_im = _part(work, at + 3 * m, part, bits)
+    b_re, b_im = _times(b_re, b_im, twiddles[turn, 0], twiddles[turn, 1], bits)
+    c_re, c_im = _times(c_re, c_im, twiddles[2 * turn, 0], twiddles[2 * turn, 1], bits)
+    d_re, d_im = _times(d_re, d_im, twiddles[3 * turn, 0], twiddles[3 * turn, 1], bits)
+    even_re, even_im = a_re + c_re, a_im + c_im
+    odd_re, odd_im = b_re + d_re, b_im + d_im
+    p_re, p_im = a_re - c_re, a_im - c_im
+    q_re, q_im = b_re - d_re, b_im - d_im
     # the quarter turn is by -j forward and by +j inverse
     second, fourth = (at + 3 * m, at + m) if inverse else (at + m, at + 3 * m)
-    for lane in range(LANES):
-        a_re = _product(work[at, 0, lane], part, bits, word, wide)
-        a_im = _product(work[at, 1, lane], part, bits, word, wide)
-        b_re = _product(work[at + m, 0, lane], part, bits, word, wide)
-        b_im = _product(work[at + m, 1, lane], part, bits, word, wide)
-        c_re = _product(work[at + 2 * m, 0, lane], part, bits, word, wide)
-        c_im = _product(work[at + 2 * m, 1, lane], part, bits, word, wide)
-        d_re = _product(work[at + 3 * m, 0, lane], part, bits, word, wide)
-        d_im = _product(work[at + 3 * m, 1, lane], part, bits, word, wide)
-        b_re, b_im = _times(b_re, b_im, w1_re, w1_im, bits, word, wide)
-        c_re, c_im = _times(c_re, c_im, w2_re, w2_im, bits, word, wide)
-        d_re, d_im = _times(d_re, d_im, w3_re, w3_im, bits, word, wide)
-        even_re, even_im = word(a_re + c_re), word(a_im + c_im)
-        odd_re, odd_im = word(b_re + d_re), word(b_im + d_im)
-        p_re, p_im = word(a_re - c_re), word(a_im - c_im)
-        q_re, q_im = word(b_re - d_re), word(b_im - d_im)
-        work[at, 0, lane] = word(even_re + odd_re)
-        work[at, 1, lane] = word(even_im + odd_im)
-        work[at + 2 * m, 0, lane] = word(even_re - odd_re)
-        work[at + 2 * m, 1, lane] = word(even_im - odd_im)
-        work[second, 0, lane] = word(p_re + q_im)
-        work[second, 1, lane] = word(p_im - q_re)
-        work[fourth, 0, lane] = word(p_re - q_im)
-        work[fourth, 1, lane] = word(p_im + q_re)
+    _put(work, at, even_re + odd_re, even_im + odd_im, bits)
+    _put(work, at + 2 * m, even_re - odd_re, even_im - odd_im, bits)
+    _put(work, second, p_re + q_im, p_im - q_re, bits)
+    _put(work, fourth, p_re - q_im, p_im + q_re, bits)
 
 
 @numba.njit(cache=True)
-def _radix5(work, twiddles, at, m, step, u, bits, word, wide):  # type: ignore[no-untyped-def]
-    part = ((1 << (bits - 1)) - 1) // 5
-    ya_re, ya_im = twiddles[step * m]
-    yb_re, yb_im = twiddles[2 * step * m]
-    for lane in range(LANES):
-        re0 = _product(work[at, 0, lane], part, bits, word, wide)
-        im0 = _product(work[at, 1, lane], part, bits, word, wide)
-        re1 = _product(work[at + m, 0, lane], part, bits, word, wide)
-        im1 = _product(work[at + m, 1, lane], part, bits, word, wide)
-        re2 = _product(work[at + 2 * m, 0, lane], part, bits, word, wide)
-        im2 = _product(work[at + 2 * m, 1, lane], part, bits, word, wide)
-        re3 = _product(work[at + 3 * m, 0, lane], part, bits, word, wide)
-        im3 = _product(work[at + 3 * m, 1, lane], part, bits, word, wide)
-        re4 = _product(work[at + 4 * m, 0, lane], part, bits, word, wide)
-        im4 = _product(work[at + 4 * m, 1, lane], part, bits, word, wide)
-        w = u * step
-        re1, im1 = _times(re1, im1, twiddles[w, 0], twiddles[w, 1], bits, word, wide)
-        re2, im2 = _times(re2, im2, twiddles[2 * w, 0], twiddles[2 * w, 1], bits, word, wide)
-        re3, im3 = _times(re3, im3, twiddles[3 * w, 0], twiddles[3 * w, 1], bits, word, wide)
-        re4, im4 = _times(re4, im4, twiddles[4 * w, 0], twiddles[4 * w, 1], bits, word, wide)
-        outer_re, outer_im = word(re1 + re4), word(im1 + im4)
-        outer_d_re, outer_d_im = word(re1 - re4), word(im1 - im4)
-        inner_re, inner_im = word(re2 + re3), word(im2 + im3)
-        inner_d_re, inner_d_im = word(re2 - re3), word(im2 - im3)
-        work[at, 0, lane] = word(re0 + outer_re + inner_re)
-        work[at, 1, lane] = word(im0 + outer_im + inner_im)
+def _radix5(work, twiddles, at, m, part, turn, step, bits):  # type: ignore[no-untyped-def]
+    ya_re, ya_im = twiddles[step * m, 0], twiddles[step * m, 1]
+    yb_re, yb_im = twiddles[2 * step * m, 0], twiddles[2 * step * m, 1]
+    re0, im0 = _part(work, at, part, bits)
+    re1, im1 = _part(work, at + m, part, bits)
+    re2, im2 = _part(work, at + 2 * m, part, bits)
+    re3, im3 = _part(work, at + 3 * m, part, bits)
+    re4, im4 = _part(work, at + 4 * m, part, bits)
+    re1, im1 = _times(re1, im1, twiddles[turn, 0], twiddles[turn, 1], bits)
+    re2, im2 = _times(re2, im2, twiddles[2 * turn, 0], twiddles[2 * turn, 1], bits)
+    re3, im3 = _times(re3, im3, twiddles[3 * turn, 0], twiddles[3 * turn, 1], bits)
+    re4, im4 = _times(re4, im4, twiddles[4 * turn, 0], twiddles[4 * turn, 1], bits)
+    outer_re, outer_im = re1 + re4, im1 + im4
+    outer_d_re, outer_d_im = re1 - re4, im1 - im4
+    inner_re, inner_im = re2 + re3, im2 + im3
+    inner_d_re, inner_d_im = re2 - re3, im2 - im3
+    _put(work, at, re0 + outer_re + inner_re, im0 + outer_im + inner_im, bits)
 
-        c_re = word(
-            re0
-            + _product(outer_re, ya_re, bits, word, wide)
-            + _product(inner_re, yb_re, bits, word, wide)
-        )
-        c_im = word(
-            im0
-            + _product(outer_im, ya_re, bits, word, wide)
-            + _product(inner_im, yb_re, bits, word, wide)
-        )
-        s_re = word(
-            _product(outer_d_im, ya_im, bits, word, wide)
-            + _product(inner_d_im, yb_im, bits, word, wide)
-        )
-        s_im = word(
-            -_product(outer_d_re, ya_im, bits, word, wide)
-            - _product(inner_d_re, yb_im, bits, word, wide)
-        )
-        work[at + m, 0, lane] = word(c_re - s_re)
-        work[at + m, 1, lane] = word(c_im - s_im)
-        work[at + 4 * m, 0, lane] = word(c_re + s_re)
-        work[at + 4 * m, 1, lane] = word(c_im + s_im)
+    c_re = re0 + _product(outer_re, ya_re, bits) + _product(inner_re, yb_re, bits)
+    c_im = im0 + _product(outer_im, ya_re, bits) + _product(inner_im, yb_re, bits)
+    s_re = _product(outer_d_im, ya_im, bits) + _product(inner_d_im, yb_im, bits)
+    s_im = -_product(outer_d_re, ya_im, bits) - _product(inner_d_re, yb_im, bits)
+    _put(work, at + m, c_re - s_re, c_im - s_im, bits)
+    _put(work, at + 4 * m, c_re + s_re, c_im + s_im, bits)
 
-        c_re = word(
-            re0
-            + _product(outer_re, yb_re, bits, word, wide)
-            + _product(inner_re, ya_re, bits, word, wide)
-        )
-        c_im = word(
-            im0
-            + _product(outer_im, yb_re, bits, word, wide)
-            + _product(inner_im, ya_re, bits, word, wide)
-        )
-        s_re = word(
-            _product(inner_d_im, ya_im, bits, word, wide)
-            - _product(outer_d_im, yb_im, bits, word, wide)
-        )
-        s_im = word(
-            _product(outer_d_re, yb_im, bits, word, wide)
-            - _product(inner_d_re, ya_im, bits, word, wide)
-        )
-        work[at + 2 * m, 0, lane] = word(c_re + s_re)
-        work[at + 2 * m, 1, lane] = word(c_im + s_im)
-        work[at + 3 * m, 0, lane] = word(c_re - s_re)
-        work[at + 3 * m, 1, lane] = word(c_im - s_im)
+    c_re = re0 + _product(outer_re, yb_re, bits) + _product(inner_re, ya_re, bits)
+    c_im = im0 + _product(outer_im, yb_re, bits) + _product(inner_im, ya_re, bits)
+    s_re = _product(inner_d_im, ya_im, bits) - _product(outer_d_im, yb_im, bits)
+    s_im = _product(outer_d_re, yb_im, bits) - _product(inner_d_re, ya_im, bits)
+    _put(work, at + 2 * m, c_re + s_re, c_im + s_im, bits)
+    _put(work, at + 3 * m, c_re - s_re, c_im - s_im, bits)
 
 
 @numba.njit(cache=True)
-def _radix_any(work, copy, twiddles, at, m, radix, step, u, bits, word, wide):  # type: ignore[no-untyped-def]
+def _radix_any(work, copy, twiddles, at, m, radix, part, step, u, bits):  # type: ignore[no-untyped-def]
     """Sum directly: out[q] = sum_i in[i] w[step i (u + q m)], each product rounded, sums wrap."""
     length = twiddles.shape[0]
-    part = ((1 << (bits - 1)) - 1) // radix
     for i in range(radix):
-        for c in range(2):
-            for lane in range(LANES):
-                copy[i, c, lane] = _product(work[at + i * m, c, lane], part, bits, word, wide)
+        re, im = _part(work, at + i * m, part, bits)
+        store(copy, 2 * i, re)
+        store(copy, 2 * i + 1, im)
     for q in range(radix):
-        place = at + q * m
-        for c in range(2):
-            for lane in range(LANES):
-                work[place, c, lane] = copy[0, c, lane]
+        total_re, total_im = load(copy, 0), load(copy, 1)
         turn = 0
         for i in range(1, radix):
             turn += step * (u + q * m)
             if turn >= length:
                 turn -= length
-            w_re, w_im = twiddles[turn]
-            for lane in range(LANES):
-                re, im = _times(copy[i, 0, lane], copy[i, 1, lane], w_re, w_im, bits, word, wide)
-                work[place, 0, lane] = word(work[place, 0, lane] + re)
-                work[place, 1, lane] = word(work[place, 1, lane] + im)
+            re, im = load(copy, 2 * i), load(copy, 2 * i + 1)
+            re, im = _times(re, im, twiddles[turn, 0], twiddles[turn, 1], bits)
+            total_re = total_re + re
+            total_im = total_im + im
+        _put(work, at + q * m, total_re, total_im, bits)
 
 
 @numba.njit(cache=True, nogil=True)
-def _transform(begin, end, words, result, radices, places, twiddles, inverse, bits):  # type: ignore[no-untyped-def]
-    """Transform lines [begin, end) of `words` (lines, N, 2), LANES at a time."""
-    length = words.shape[1]
-    word, wide = words.dtype.type, twiddles.dtype.type
-    for first in range(begin, end, LANES):
-        held = min(LANES, end - first)
-        work = np.zeros((length, 2, LANES), words.dtype)
-        copy = np.empty((radices.max(), 2, LANES), words.dtype)
-        for lane in range(held):
-            for i in range(length):
-                work[i, 0, lane] = words[first + lane, places[i], 0]
-                work[i, 1, lane] = words[first + lane, places[i], 1]
+def _transform(  # type: ignore[no-untyped-def]
+    begin, end, words, result, work, copy, radices, places, straight, twiddles, inverse, bits
+):
+    """Transform lines [begin, end) of `words` (lines, N, 2), as many at a time as `work` has lanes."""
+    length, lanes = words.shape[1], work.shape[2]
+    for first in range(begin, end, lanes):
+        held = min(lanes, end - first)
+        enter(words, work, places, first, held, 0)
         m = 1
         for stage in range(len(radices) - 1, -1, -1):
             radix = radices[stage]
+            part = ((1 << (bits - 1)) - 1) // radix
             groups = length // (radix * m)  # also the stride in the twiddle table
             for group in range(groups):
                 for u in range(m):
                     at = group * radix * m + u
+                    turn = u * groups
                     if radix == 4:
-                        _radix4(work, twiddles, at, m, groups, u, inverse, bits, word, wide)
+                        _radix4(work, twiddles, at, m, part, turn, inverse, bits)
                     elif radix == 2:
-                        _radix2(work, twiddles, at, m, groups, u, bits, word, wide)
+                        _radix2(work, twiddles, at, m, part, turn, bits)
                     elif radix == 3:
-                        _radix3(work, twiddles, at, m, groups, u, bits, word, wide)
+                        _radix3(work, twiddles, at, m, part, turn, groups, bits)
                     elif radix == 5:
-                        _radix5(work, twiddles, at, m, groups, u, bits, word, wide)
+                        _radix5(work, twiddles, at, m, part, turn, groups, bits)
                     else:
-                        _radix_any(work, copy, twiddles, at, m, radix, groups, u, bits, word, wide)
+                        _radix_any(work, copy, twiddles, at, m, radix, part, groups, u, bits)
             m *= radix
-        for lane in range(held):
-            for i in range(length):
-                result[first + lane, i, 0] = work[i, 0, lane]
-                result[first + lane, i, 1] = work[i, 1, lane]
+        leave(work, result, straight, first, held, 0)
+
+
+@numba.njit(cache=True)
+def _rounded(total, bits, word):  # type: ignore[no-untyped-def]
+    """floor((total + half) / 2^B) of a number, ties up, wrapped into a word."""
+    return word((total + (1 << (bits - 2))) >> (bits - 1))
 
 
 @numba.njit(cache=True)
 def _split(packed, result, twiddles, bits):  # type: ignore[no-untyped-def]
     """Take the spectrum of even + j odd samples (lines, N/2, 2) apart: (lines, N/2 + 1, 2)."""
     half = packed.shape[1]
-    word, wide = packed.dtype.type, twiddles.dtype.type
+    word = packed.dtype.type
     part = ((1 << (bits - 1)) - 1) // 2
     for line in range(packed.shape[0]):
-        re = _product(packed[line, 0, 0], part, bits, word, wide)
-        im = _product(packed[line, 0, 1], part, bits, word, wide)
+        re = _rounded(np.int64(packed[line, 0, 0]) * part, bits, word)
+        im = _rounded(np.int64(packed[line, 0, 1]) * part, bits, word)
         result[line, 0, 0] = word(re + im)
         result[line, half, 0] = word(re - im)
         result[line, 0, 1] = 0
         result[line, half, 1] = 0
         for k in range(1, half // 2 + 1):
-            a_re = _product(packed[line, k, 0], part, bits, word, wide)
-            a_im = _product(packed[line, k, 1], part, bits, word, wide)
-            b_re = _product(packed[line, half - k, 0], part, bits, word, wide)
-            b_im = _product(word(-packed[line, half - k, 1]), part, bits, word, wide)
+            a_re = _rounded(np.int64(packed[line, k, 0]) * part, bits, word)
+            a_im = _rounded(np.int64(packed[line, k, 1]) * part, bits, word)
+            b_re = _rounded(np.int64(packed[line, half - k, 0]) * part, bits, word)
+            b_im = _rounded(np.int64(word(-packed[line, half - k, 1])) * part, bits, word)
             sum_re, sum_im = word(a_re + b_re), word(a_im + b_im)
-            t_re, t_im = _times(
-                word(a_re - b_re),
-                word(a_im - b_im),
-                twiddles[k - 1, 0],
-                twiddles[k - 1, 1],
-                bits,
-                word,
-                wide,
-            )
+            d_re, d_im = np.int64(word(a_re - b_re)), np.int64(word(a_im - b_im))
+            w_re, w_im = np.int64(twiddles[k - 1, 0]), np.int64(twiddles[k - 1, 1])
+            t_re = _rounded(d_re * w_re - d_im * w_im, bits, word)
+            t_im = _rounded(d_re * w_im + d_im * w_re, bits, word)
             # C adds in int before halving: 16-bit words do not wrap here, 32-bit words do
             result[line, k, 0] = np.int32(sum_re + t_re) >> 1
             result[line, k, 1] = np.int32(sum_im + t_im) >> 1
@@ -369,8 +307,18 @@ def _split(packed, result, twiddles, bits):  # type: ignore[no-untyped-def]
 # ---------------------------------------------------------------- profiles
 def _fft(words: Words, bits: int, inverse: bool) -> Words:
     result = np.empty_like(words)
-    tables = _tables(words.shape[1], bits, inverse)
-    over_lines(_transform, len(words), LANES, words, result, *tables, inverse, bits)
+    length = words.shape[1]
+    radices, places, twiddles = _tables(length, bits, inverse)
+    lanes, lane = (LANES_32, np.int32) if bits == 16 else (LANES_64, np.int64)
+    straight = np.arange(length, dtype=np.int64)
+
+    def piece(begin: int, end: int) -> None:
+        work = np.zeros((length, 2, lanes), lane)
+        copy = np.empty((radices.max(), 2, lanes), lane)
+        tables = radices, places, straight, twiddles
+        _transform(begin, end, words, result, work, copy, *tables, inverse, bits)
+
+    over_lines(piece, len(words), lanes)
     return result
 
 
