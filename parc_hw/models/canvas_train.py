@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +22,16 @@ from parc_hw.errors import InputError
 from parc_hw.models.canvas import create_canvas
 from parc_hw.models.canvas_data import DIGITS, canvases
 
-__all__ = ["EPOCHS", "EPOCH_CANVASES", "TEST_SEEDS", "Training", "measure", "train", "wilson"]
+__all__ = [
+    "EPOCHS",
+    "EPOCH_CANVASES",
+    "TEST_SEEDS",
+    "Training",
+    "answers",
+    "measure",
+    "train",
+    "wilson",
+]
 
 #: `progress(stage, done, total, message)`.
 Progress: TypeAlias = Callable[[str, int, int, str], None]
@@ -198,17 +208,25 @@ def measure(
     """
     seeds = tuple(seeds)
     correct = 0
-    network.eval()
     for done, seed in enumerate(seeds, start=1):
         images, labels = canvases("test", count, seed)
-        with torch.no_grad():
-            for start in range(0, count, 256):
-                logits = network(torch.from_numpy(images[start : start + 256]))
-                answers = logits.argmax(dim=1).numpy()
-                correct += int((answers == labels[start : start + 256]).sum())
+        correct += int((answers(network, images) == labels).sum())
         if progress is not None:
             progress("test", done, len(seeds), f"accuracy {correct / (done * count):.2%}")
     return correct, len(seeds) * count
+
+
+def answers(
+    network: nn.Module, images: npt.NDArray[np.float32], *, batch: int = 256
+) -> npt.NDArray[np.int64]:
+    """Return the class that a network gives each image, shape (n,); puts it in eval mode."""
+    network.eval()
+    with torch.no_grad():
+        found = [
+            network(torch.from_numpy(images[start : start + batch])).argmax(dim=1).numpy()
+            for start in range(0, len(images), batch)
+        ]
+    return np.concatenate(found)
 
 
 def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
