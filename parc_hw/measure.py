@@ -8,6 +8,7 @@ turn, round after round. Processes keep thread pools, allocators and CPU state a
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import platform
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -25,7 +27,20 @@ from typing import Any
 
 from parc_hw.errors import MeasurementError
 
-__all__ = ["Job", "Series", "export_onnx", "machine", "measure", "to_csv", "to_json"]
+__all__ = [
+    "Job",
+    "Series",
+    "Worker",
+    "export_onnx",
+    "interleave",
+    "machine",
+    "measure",
+    "open_worker",
+    "quantile",
+    "time_calls",
+    "to_csv",
+    "to_json",
+]
 
 _SLICE_S = 0.25  # long against a process switch, short against the drift of a shared machine
 _MIN_ROUNDS = 5
@@ -78,18 +93,18 @@ class Series:
     @property
     def p10_s(self) -> float:
         """A tenth of the runs took at most this long."""
-        return _quantile(self.times_s, 0.1)
+        return quantile(self.times_s, 0.1)
 
     @property
     def p90_s(self) -> float:
         """Nine tenths of the runs took at most this long."""
-        return _quantile(self.times_s, 0.9)
+        return quantile(self.times_s, 0.9)
 
 
-def _quantile(values: Sequence[float], share: float) -> float:
-    """Linear interpolation between order statistics.
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which a share of `values` lies, linear between order statistics.
 
-    >>> _quantile([4.0, 1.0, 3.0, 2.0, 5.0], 0.1)
+    >>> quantile([4.0, 1.0, 3.0, 2.0, 5.0], 0.1)
     1.4
     """
     ordered = sorted(values)
@@ -145,24 +160,56 @@ def measure(
         for worker in workers:
             worker.ask("time", 2)  # warm-up: page faults, caches, clock
             runs.append(max(1, round(_SLICE_S / min(worker.ask("time", 3)))))
-        times: list[list[float]] = [[] for _ in jobs]
+        slices = [partial(worker.ask, "time", n) for worker, n in zip(workers, runs, strict=True)]
         rounds = max(_MIN_ROUNDS, round(seconds / _SLICE_S))
-        began = time.monotonic()
-        done = 0
-        while done < _MIN_ROUNDS or (
-            done < rounds and time.monotonic() - began < seconds * len(jobs)
-        ):
-            for worker, count, collected in zip(workers, runs, times, strict=True):
-                collected.extend(worker.ask("time", count))
-            done += 1
-            if progress is not None:
-                progress("measure", done, rounds, f"{len(jobs)} runtimes in turn")
-        if progress is not None:
-            progress("measure", rounds, rounds, f"{done} rounds")
+        times, done = interleave(
+            slices, rounds=rounds, limit_s=seconds * len(jobs), progress=progress
+        )
     return [
         Series(job=job, times_s=tuple(collected), rounds=done, max_difference=difference)
         for job, collected, difference in zip(jobs, times, differences, strict=True)
     ]
+
+
+def interleave(
+    slices: Sequence[Callable[[], Sequence[float]]],
+    *,
+    rounds: int,
+    limit_s: float = float("inf"),
+    progress: Callable[[str, int, int, str], None] | None = None,
+) -> tuple[list[list[float]], int]:
+    """Call every slice once a round, in the same order, and collect what they return.
+
+    Parameters
+    ----------
+    slices : sequence of callable
+        Each measures for a short while and returns its times.
+    rounds : int
+        How many at most; five of them are done whatever they take.
+    limit_s : float
+        No round begins later than this after the first.
+    progress : callable of (stage, done, total, message), optional
+        Called after every round.
+
+    Returns
+    -------
+    times : list of list of float
+        For each slice.
+    done : int
+        How many rounds there were.
+    """
+    times: list[list[float]] = [[] for _ in slices]
+    began = time.monotonic()
+    done = 0
+    while done < min(rounds, _MIN_ROUNDS) or (done < rounds and time.monotonic() - began < limit_s):
+        for measured, collected in zip(slices, times, strict=True):
+            collected.extend(measured())
+        done += 1
+        if progress is not None:
+            progress("measure", done, rounds, f"{len(slices)} in turn")
+    if progress is not None:
+        progress("measure", rounds, rounds, f"{done} rounds")
+    return times, done
 
 
 def export_onnx(name: str, path: Path, *, shape: tuple[int, ...], seed: int) -> None:
@@ -187,7 +234,7 @@ def machine() -> dict[str, Any]:
                 model = line.partition(":")[2].strip()
                 break
     versions = {}
-    for name in ("apache-tvm", "numpy", "torch", "onnxruntime"):
+    for name in ("apache-tvm", "numpy", "torch", "onnxruntime", "scipy", "pyfftw"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {
@@ -235,45 +282,71 @@ def _row(series: Series, first: Series) -> dict[str, Any]:
 # ---------------------------------------------------------------- parent's end of a worker
 
 
-class _Worker:
-    """A process that answers one request at a time."""
+class Worker:
+    """A process that answers one request at a time; made by `open_worker`."""
 
-    def __init__(self, job: Job, connection: Connection, process: Any, log: Path) -> None:
-        self._job, self._connection, self._process, self._log = job, connection, process, log
+    def __init__(self, name: str, connection: Connection, process: Any, log: Path) -> None:
+        self._name, self._connection, self._process, self._log = name, connection, process, log
+        self.doing = "its start"  # for errors: in the middle of what
+
+    def call(self, function: str, *arguments: object) -> Any:
+        """Call `package.module:function` in the process and give back what it returns.
+
+        Raises
+        ------
+        MeasurementError
+            The process failed, hung or ended; says in the middle of what.
+        """
+        return self.ask("call", (function, arguments))
 
     def ask(self, what: str, argument: object) -> Any:
         """Send a request and wait for its answer."""
-        name = f"{self._job.runtime} with {self._job.threads} threads"
         try:
             self._connection.send((what, argument))
             if not self._connection.poll(_ANSWER_S):
                 raise MeasurementError(
-                    f"{name} did not answer for {_ANSWER_S:.0f} s and was stopped."
+                    f"{self._name} did not answer for {_ANSWER_S:.0f} s and was stopped."
                 )
             good, answer = self._connection.recv()
         except (EOFError, OSError):
             self._process.wait()
             words = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise MeasurementError(
-                f"{name} ended with status {self._process.returncode} in the middle of "
-                f"{self._job.source}: {' | '.join(words[-3:]) or 'it said nothing'}."
+                f"{self._name} ended with status {self._process.returncode} in the middle of "
+                f"{self.doing}: {' | '.join(words[-3:]) or 'it said nothing'}."
             ) from None
         if not good:
-            raise MeasurementError(f"{name} failed on {self._job.source}: {answer}")
+            raise MeasurementError(f"{self._name} failed on {self.doing}: {answer}")
         return answer
 
 
 @contextlib.contextmanager
-def _worker(job: Job) -> Iterator[_Worker]:
-    """Start a worker for `job`; it is ended when the block is left, however that happens."""
+def _worker(job: Job) -> Iterator[Worker]:
+    """A worker that has prepared `job`."""
+    with open_worker(f"{job.runtime} with {job.threads} threads", threads=job.threads) as worker:
+        worker.doing = job.source
+        worker.ask("job", job)
+        yield worker
+
+
+@contextlib.contextmanager
+def open_worker(name: str, *, threads: int) -> Iterator[Worker]:
+    """Start a worker; it is ended when the block is left, however that happens.
+
+    Parameters
+    ----------
+    name : str
+        For errors.
+    threads : int
+        Threads its numeric libraries may compute with.
+    """
     root = str(Path(__file__).resolve().parent.parent)
-    threads = str(job.threads)
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
     }
     ours, theirs = Pipe()
     with tempfile.TemporaryDirectory(prefix="parc_hw-measure-") as directory:
@@ -289,9 +362,7 @@ def _worker(job: Job) -> Iterator[_Worker]:
             )
         theirs.close()
         try:
-            worker = _Worker(job, ours, process, log)
-            worker.ask("job", job)
-            yield worker
+            yield Worker(name, ours, process, log)
         finally:
             ours.close()  # the worker ends at the end of its input
             try:
@@ -323,7 +394,11 @@ def _serve(connection: Connection) -> None:
                 answer = run()
             elif what == "time":
                 assert run is not None
-                answer = _time(run, argument)
+                answer = time_calls(run, argument)
+            elif what == "call":
+                function, arguments = argument
+                module, _, attribute = function.partition(":")
+                answer = getattr(importlib.import_module(module), attribute)(*arguments)
             elif what == "export":
                 assert job is not None
                 _export(job, argument)
@@ -334,18 +409,30 @@ def _serve(connection: Connection) -> None:
             connection.send((False, f"{type(error).__name__}: {error}"))
 
 
-def _time(run: Callable[[], Any], count: int) -> list[float]:
-    """Seconds of each of `count` runs, after one that is not timed.
+def time_calls(run: Callable[[], Any], count: int, *, in_a_row: int = 1) -> list[float]:
+    """Seconds of a call of `run`, `count` times, after one that is not timed.
 
     The untimed one brings caches and clock back after another worker's slice.
+
+    Parameters
+    ----------
+    run : callable
+        What is measured.
+    count : int
+        How many times are taken.
+    in_a_row : int
+        Calls between two looks at the clock; a time is their mean.
     """
     run()
     clock = time.perf_counter
     times = []
+    more = range(in_a_row - 1)
     for _ in range(count):
         began = clock()
         run()
-        times.append(clock() - began)
+        for _ in more:
+            run()
+        times.append((clock() - began) / in_a_row)
     return times
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from parc_hw.cli.model import MODEL_HELP, check_plan, parse_shapes, resolve
+from parc_hw.cli.model import MODEL_HELP, TARGET_HELP, check_plan, parse_shapes, resolve
 from parc_hw.cli.session import Session, table
 
 
@@ -15,7 +15,7 @@ def command(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     target: Annotated[
-        str, typer.Option("--target", "-t", metavar="NAME", help="A name of `parc-hw targets`.")
+        str, typer.Option("--target", "-t", metavar="NAME", help=TARGET_HELP)
     ] = "host",
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .pt or .safetensors checkpoint.")

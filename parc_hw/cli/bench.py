@@ -1,4 +1,4 @@
-"""`parc-hw bench`: how fast is a bundle beside its peers, measured in the same run?"""
+"""`parc-hw bench`: how fast is a bundle, or a ParC, beside its peers, measured in the same run?"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from parc_hw.cli import bench_table11
 from parc_hw.cli.arrays import write_whole
 from parc_hw.cli.model import parse_shape
 from parc_hw.cli.session import Session, table
@@ -23,33 +24,109 @@ _AGREES = 1e-3  # of the output's standard deviation: the tolerance of verificat
 
 def command(
     context: typer.Context,
-    bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="A bundle compiled for this machine.")
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUNDLE|table11",
+            help="A bundle compiled for this machine; or the papers' Table 11, one ParC at many sizes.",
+        ),
     ],
     threads: Annotated[
         list[int] | None,
-        typer.Option(min=1, max=64, metavar="N", help="Repeat for several; default 1."),
+        typer.Option(
+            min=1, max=64, metavar="N", help="Repeat for several; default 1, for table11 1 and 2."
+        ),
     ] = None,
     seconds: Annotated[
-        float,
-        typer.Option(min=0.1, max=3600.0, metavar="S", help="Measuring time of each runtime."),
-    ] = 5.0,
+        float | None,
+        typer.Option(
+            min=0.1, max=3600.0, metavar="S", help="BUNDLE: measuring time of each runtime, 5."
+        ),
+    ] = None,
     input_shape: Annotated[
         str | None,
-        typer.Option(metavar="1x3x224x224", help="One that it accepts; default the first."),
+        typer.Option(metavar="1x3x224x224", help="BUNDLE: one that it accepts; default the first."),
     ] = None,
-    no_peers: Annotated[bool, typer.Option("--no-peers", help="Measure the bundle alone.")] = False,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="56x56", help="table11: may be repeated; default all sizes."),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="times|counts",
+            help="table11: times here, or instructions on ARM; default both.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="table11: four small sizes, one thread, few rounds, no counts."
+        ),
+    ] = False,
+    no_peers: Annotated[bool, typer.Option("--no-peers", help="Measure ours alone.")] = False,
     output: Annotated[
         list[Path] | None,
-        typer.Option("-o", "--output", metavar="FILE", help=".json or .csv; may be repeated."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help=".json or .csv, for table11 .svg or .png too; may be repeated. Rows of table11 are "
+            "added to a .json that is there.",
+        ),
     ] = None,
 ) -> None:
-    """Measure a bundle and, interleaved with it, PyTorch and ONNX Runtime on the same model."""
+    """Measure a bundle and, interleaved with it, PyTorch and ONNX Runtime on the same model.
+
+    `table11` stands for the papers' Table 11: one ParC at their sizes and those of the zoo, beside
+    all that users have today. (A bundle of that name is reached as ./table11.)
+    """
     session: Session = context.obj
     files = output or []
+    suffixes = [".json", ".csv"] + ([".svg", ".png"] if what == "table11" else [])
     for file in files:
-        if file.suffix not in (".json", ".csv"):
-            raise InputError(f"-o {file}: results are written as .json or .csv; end the name so.")
+        if file.suffix not in suffixes:
+            accepted = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+            raise InputError(f"-o {file}: results are written as {accepted}; end the name so.")
+    given: dict[str, object] = {"--seconds": seconds, "--input-shape": input_shape}
+    if what != "table11":
+        given = {"--size": size, "--only": only, "--quick": quick or None}
+    for option, value in given.items():
+        if value is not None:
+            other = "a bundle" if what == "table11" else "table11"
+            raise InputError(f"{option} is for {other}, not for {what}; leave it out.")
+    if what == "table11":
+        bench_table11.run(
+            session,
+            threads=threads,
+            sizes=size,
+            only=only,
+            quick=quick,
+            peers=not no_peers,
+            files=files,
+        )
+    else:
+        _bundle(
+            session,
+            Path(what),
+            threads=threads,
+            seconds=5.0 if seconds is None else seconds,
+            input_shape=input_shape,
+            no_peers=no_peers,
+            files=files,
+        )
+
+
+def _bundle(
+    session: Session,
+    bundle: Path,
+    *,
+    threads: list[int] | None,
+    seconds: float,
+    input_shape: str | None,
+    no_peers: bool,
+    files: list[Path],
+) -> None:
     from parc_hw import measure
     from parc_hw.artifact import Bundle
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from parc_hw.cli import analyze
-from parc_hw.cli.model import MODEL_HELP, check_plan, parse_shapes, resolve
+from parc_hw.cli.model import MODEL_HELP, TARGET_HELP, check_plan, parse_shapes, resolve
 from parc_hw.cli.session import Session, table
 from parc_hw.errors import InputError, nearest
 
@@ -26,7 +26,7 @@ def command(
         typer.Option("-o", "--output", metavar="DIR", help="The bundle; written whole or not."),
     ] = None,
     target: Annotated[
-        str, typer.Option("--target", "-t", metavar="NAME", help="A name of `parc-hw targets`.")
+        str, typer.Option("--target", "-t", metavar="NAME", help=TARGET_HELP)
     ] = "host",
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .pt or .safetensors checkpoint.")

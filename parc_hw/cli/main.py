@@ -18,7 +18,10 @@ from parc_hw.cli import (
     doctor,
     export,
     models,
+    profile,
     run_,
+    sim,
+    study,
     targets,
     train,
     verify,
@@ -56,9 +59,16 @@ for _module, _name, _does in (
     (run_, "run", "Run a bundle on an input."),
     (verify, "verify", "Compare a bundle with its source model."),
     (bench, "bench", "Measure a bundle beside PyTorch and ONNX Runtime."),
+    (profile, "profile", "Where a bundle spends its time or instructions, layer by layer."),
+    (study, "study", "Which formats hold a quality: grids, searches, reports."),
     (train, "train", "Train a shipped small network again."),
 ):
     app.command(_name, short_help=_does, epilog=_EPILOG)(_module.command)
+app.add_typer(
+    sim.make(_EPILOG),
+    name="sim",
+    short_help="Simulate a transform, a ParC or a network in fixed point.",
+)
 
 
 @app.callback()
@@ -136,20 +146,37 @@ def _read_config(path: Path, context: typer.Context, given: Sequence[str]) -> di
                 f"--config {path}: {name!r} is neither a global option nor a table of a command."
                 f"{nearest(name, [*given, *commands])} Accepted: {', '.join(accepted)}."
             )
-        options = {
-            option.removeprefix("--"): parameter.name
-            for parameter in commands[name].params
-            for option in parameter.opts
-            if option.startswith("--")
-        }
-        unknown = next((key for key in value if key.replace("_", "-") not in options), None)
-        if unknown is not None:
-            raise InputError(
-                f"--config {path}: {name} has no option {unknown!r}.{nearest(unknown, options)} "
-                f"Accepted: {', '.join(options)}."
-            )
-        result[name] = {options[key.replace("_", "-")]: item for key, item in value.items()}
+        result[name] = _defaults(f"--config {path}", name, commands[name], value)
     return result
+
+
+def _defaults(where: str, name: str, command: Any, table: dict[str, Any]) -> dict[str, Any]:
+    """Check the table of a command, or of a group with a table for each of its commands."""
+    inner = getattr(command, "commands", None)
+    if inner is not None:
+        for key, value in table.items():
+            if key not in inner or not isinstance(value, dict):
+                raise InputError(
+                    f"{where}: {name} has no command {key!r}.{nearest(key, inner)} "
+                    f"Accepted: {', '.join(f'[{name}.{other}]' for other in inner)}."
+                )
+        return {
+            key: _defaults(where, f"{name} {key}", inner[key], value)
+            for key, value in table.items()
+        }
+    options = {
+        option.removeprefix("--"): parameter.name
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    unknown = next((key for key in table if key.replace("_", "-") not in options), None)
+    if unknown is not None:
+        raise InputError(
+            f"{where}: {name} has no option {unknown!r}.{nearest(unknown, options)} "
+            f"Accepted: {', '.join(options)}."
+        )
+    return {options[key.replace("_", "-")]: item for key, item in table.items()}
 
 
 def _from_config(context: typer.Context, name: str, given: Any, default: Any) -> Any:
@@ -267,7 +294,7 @@ def _usage_message(error: typer.TyperException) -> str:
         message = f"No such option: {option}.{nearest(option, dict.fromkeys(known))}"
     elif message.startswith("No such command"):
         wrong = message.partition("'")[2].rpartition("'")[0]
-        commands = _commands(context)
+        commands = getattr(context.command, "commands", None) or _commands(context)
         message = f"No such command: {wrong}.{nearest(wrong, commands)} "
         message += f"Accepted: {', '.join(commands)}."
     return f"{message} See `{context.command_path} --help`."

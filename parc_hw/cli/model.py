@@ -13,9 +13,10 @@ from parc_hw.errors import InputError, ParcError, nearest
 if TYPE_CHECKING:
     from torch.nn import Module
 
-__all__ = ["MODEL_HELP", "check_plan", "parse_shape", "parse_shapes", "resolve"]
+__all__ = ["MODEL_HELP", "TARGET_HELP", "check_plan", "parse_shape", "parse_shapes", "resolve"]
 
 MODEL_HELP = "A name of `parc-hw models`, a .onnx or .pt2 file, or package.module:function."
+TARGET_HELP = "A name of `parc-hw targets`, or a .toml file that describes a device."
 
 
 def resolve(text: str, *, shapes: list[tuple[int, ...]] | None) -> str | Path | Module:

@@ -13,7 +13,8 @@ from parc_hw.cli.session import Session, table
 def command(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show this one with all sources.")
+        str | None,
+        typer.Argument(metavar="NAME", help="Show this one, or this .toml file, with all sources."),
     ] = None,
 ) -> None:
     """List targets and boards, or show one with the source of each number."""

@@ -136,6 +136,32 @@ def test_bench_measures_it_alone_when_no_peer_knows_it(cli, bundle):
     assert rows[1]["max_difference_std"] == 0.0
 
 
+def test_profile_shows_every_layer_and_its_share(cli, bundle):
+    outcome = cli("profile", bundle, "--seconds", "0.1", "--json")
+    assert outcome.code == 0, outcome.err
+    layers = outcome.json["layers"]
+    assert [layer["rule"] for layer in layers][:2] == ["conv", "parc"]
+    assert all(layer["time_s"] > 0 for layer in layers)
+    assert outcome.json["macs"] == sum(layer["macs"] for layer in layers)
+    assert outcome.json["peak_flops"] > 0
+    shown = cli("profile", bundle, "--seconds", "0.1", "--by-share")
+    assert "GFLOP/s" in shown.out
+    assert "of the" in shown.out
+
+
+def test_profile_refuses_what_does_not_fit_together(cli, bundle, nets, monkeypatch):
+    monkeypatch.chdir(nets)
+    outcome = cli("profile", bundle, "--model", "tiny_nets:make")
+    assert outcome.code == 2
+    assert "--model is for counting" in outcome.err
+    outcome = cli("profile", bundle, "--instructions", "--threads", "2")
+    assert outcome.code == 2
+    assert "one thread, not 2" in outcome.err
+    outcome = cli("profile", bundle, "--instructions", "--model", "tiny_nets:any_size")
+    assert outcome.code == 2
+    assert "compile the bundle again" in outcome.err
+
+
 def test_an_existing_bundle_is_kept_unless_forced(cli, bundle, nets, monkeypatch):
     monkeypatch.chdir(nets)
     before = (bundle / "manifest.json").read_bytes()
@@ -193,6 +219,15 @@ def test_the_same_network_runs_for_armv7_under_qemu(cli, nets, reference, tmp_pa
     assert outcome.code == 0, outcome.err
     assert np.abs(np.load(tmp_path / "y.npy") - expected).max() <= 1e-3 * expected.std()
     assert cli("bench", tmp_path / "arm").code == 3
+    profile = cli("profile", tmp_path / "arm", "--model", "tiny_nets:make", "--json")
+    assert profile.code == 0, profile.err
+    again = cli("profile", tmp_path / "arm", "--model", "tiny_nets:make", "--json")
+    assert again.json == profile.json  # counts are exact
+    layers = profile.json["layers"]
+    assert [layer["rule"] for layer in layers][:2] == ["conv", "parc"]
+    # Four lanes: every kernel executes at least a quarter of its multiply-adds.
+    assert all(layer["instructions"] >= layer["macs"] / 4 for layer in layers)
+    assert profile.json["instructions"] == sum(layer["instructions"] for layer in layers)
 
 
 def test_one_bundle_for_two_shapes_runs_verifies_and_is_measured(cli, nets, tmp_path, monkeypatch):

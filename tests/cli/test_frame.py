@@ -15,7 +15,7 @@ from parc_hw.version import VERSION
 
 COMMANDS = (
     *("doctor", "targets", "models", "analyze", "compile", "export", "run", "verify", "bench"),
-    "train",
+    *("profile", "study", "train", "sim"),
 )
 HEAVY = ("tvm", "tvm_ffi", "torch", "numba", "numpy", "scipy", "onnx", "onnxruntime")
 
