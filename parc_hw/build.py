@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from parc_hw.lower.program import ShapePlan
     from parc_hw.models import ModelInfo
 
-__all__ = ["Analysis", "AnalysisRow", "Progress", "analyze", "compile", "default_name", "export"]
+__all__ = [
+    "Analysis",
+    "AnalysisRow",
+    "Progress",
+    "analyze",
+    "compile",
+    "default_name",
+    "export",
+    "schedule",
+]
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, message
 
@@ -153,8 +162,15 @@ def _prepare(
 
 def _import(source: _Source, shape: tuple[int, ...] | None) -> Imported:
     """Import the model at one of its input shapes."""
+    from parc_hw.artifact.memory import check_memory
     from parc_hw.importers import import_model
 
+    if shape is not None:
+        check_memory(
+            f"{source.name} at {'x'.join(map(str, shape))}",
+            {"input": 4 * math.prod(shape)},
+            instead="Take a smaller input.",
+        )
     imported = import_model(source.model, None if shape is None else [shape])
     if len(imported.inputs) != 1:
         raise UnsupportedError(
@@ -194,10 +210,54 @@ def _lower(imported: Sequence[Imported], device: Device, plan: str) -> list[Lowe
     return [lowerings[number] for number in range(len(imported))]
 
 
+def _fits(source: _Source, lowerings: Sequence[Lowering]) -> None:
+    """Refuse a model that this machine cannot run, before kernels are made; scratch is left out."""
+    from parc_hw.artifact.memory import check_memory
+
+    for lowering in lowerings:
+        boundary = (*lowering.inputs, *lowering.outputs)
+        shape = "x".join(map(str, lowering.inputs[0].shape))
+        check_memory(
+            f"{source.name} at {shape}",
+            {
+                "weights": lowering.weights_bytes,
+                "intermediate values": lowering.arena_bytes,
+                "inputs and outputs": 4 * sum(math.prod(tensor.shape) for tensor in boundary),
+            },
+            instead="Take a smaller input, or compile with --no-verify (verify=False) and run the "
+            "bundle on a larger machine.",
+        )
+
+
+def schedule(
+    model: str | Path | torch.nn.Module,
+    *,
+    target: str | Path | Device = "host",
+    input_shape: Any = None,
+    weights: Path | str | None = None,
+    seed: int = SEED,
+    plan: str = "auto",
+) -> Lowering:
+    """Choose a kernel for every operator of a model, without compiling anything.
+
+    Parameters are those of `compile`, with one input shape; `target` may be a `Device` too.
+
+    Raises
+    ------
+    InputError, UnsupportedError
+        As `compile`.
+    """
+    check_plan(plan)
+    device = target if isinstance(target, Device) else load_device(target)
+    source = _prepare(model, input_shape=input_shape, weights=weights, seed=seed)
+    (lowering,) = _lower([_import(source, _one_shape(source))], device, plan)
+    return lowering
+
+
 def analyze(
     model: str | Path | torch.nn.Module,
     *,
-    target: str = "host",
+    target: str | Path = "host",
     input_shape: Any = None,
     weights: Path | str | None = None,
     seed: int = SEED,
@@ -339,7 +399,7 @@ def _tool_versions() -> dict[str, str]:
 def compile(
     model: str | Path | torch.nn.Module,
     *,
-    target: str = "host",
+    target: str | Path = "host",
     input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None,
     output: Path | str,
     weights: Path | str | None = None,
@@ -358,8 +418,8 @@ def compile(
     ----------
     model : str, Path or torch.nn.Module
         A name of the zoo (`parc_hw.models.names()`), a `.onnx` or `.pt2` file, or a module.
-    target : str
-        A device (`parc_hw.device.device_names()`).
+    target : str or Path
+        A device: one of `parc_hw.device.device_names()`, or a TOML file that describes another.
     input_shape : sequence of int, or sequence of such, optional
         Shape (B, C, H, W) of the input; the zoo's models and most files know theirs. The library
         takes each shape of a list and tells them apart by the input's dims; kernels and position
@@ -395,7 +455,8 @@ def compile(
         Unknown name or target, a bad shape or one given twice, weights that do not fit, an output
         in the way.
     UnsupportedError
-        Operators without a kernel, all listed.
+        Operators without a kernel, all listed; a model that needs more memory than this machine
+        has, when it is to be verified here.
     ToolchainError
         No compiler or emulator for the target, with the line that installs one.
     VerificationError
@@ -434,6 +495,8 @@ def compile(
 
     report("schedule", 0, 1, "choosing kernels")
     lowerings = _lower(imported, device, plan)
+    if verify:
+        _fits(source, lowerings)
     report("schedule", 1, 1, f"{sum(len(each.steps) for each in lowerings)} kernel calls")
 
     texts: dict[str, str] | None = {} if dump else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from parc_hw.artifact import manifest
 from parc_hw.artifact.csource import MAX_THREADS, input_text
 from parc_hw.artifact.emulated import EmulatedLibrary
 from parc_hw.artifact.host import Bound, HostLibrary
+from parc_hw.artifact.memory import check_memory
 from parc_hw.artifact.vectors import Vectors
 from parc_hw.device import Device
 from parc_hw.errors import BundleError, InputError, MeasurementError
@@ -215,10 +217,26 @@ class Bundle:
             raise InputError(f"threads is {threads}; accepted are 1 to {MAX_THREADS}.")
         return threads
 
+    def _fits(self, shape: int, threads: int) -> None:
+        """Refuse to run what this machine's memory cannot hold; nothing has been allocated yet."""
+        memory, ports = self.manifest["memory"], self.shapes[shape]
+        own: int = self.manifest["threads"]
+        boundary = (*ports.inputs, *ports.outputs)
+        check_memory(
+            f"{self.path} at {ports.text} with {threads} thread{'s' * (threads != 1)}",
+            {
+                "weights": self.manifest["weights"]["bytes"],
+                "workspace": memory["workspace_bytes"] + (threads - own) * memory["scratch_bytes"],
+                "inputs and outputs": 4 * sum(math.prod(port.shape) for port in boundary),
+            },
+            instead="Run it on a larger one, or compile the model for a smaller input.",
+        )
+
     def run_all(self, *inputs: _Array, threads: int | None = None) -> tuple[_Array, ...]:
         """As `run`, but always a tuple of outputs."""
         shape = self._check(inputs)
         threads = self._threads(threads)
+        self._fits(shape, threads)
         if not self.runs_here:
             return self._foreign.run(inputs, shape=shape, threads=threads)
         with self._lock:
@@ -261,7 +279,10 @@ class Bundle:
         Raises
         ------
         InputError
-            A wrong number, type, dtype or shape of inputs, or values that are not finite.
+            A wrong number, type, dtype or shape of inputs, values that are not finite, or a
+            number of threads that is not accepted.
+        UnsupportedError
+            It needs more memory than this machine has.
         ToolchainError
             The bundle is for another machine and its emulator or compiler is missing, or more
             than one thread is asked for and there is no C compiler.
@@ -291,7 +312,9 @@ class Bundle:
                 f"{self.path} is for {self.device.name} and does not run on this machine; time it on "
                 "that device. Here only its numbers can be checked (`parc-hw verify`)."
             )
-        bound = self._bind(shape, self._threads(threads))
+        threads = self._threads(threads)
+        self._fits(shape, threads)
+        bound = self._bind(shape, threads)
         self._host.check(self._call(bound, inputs))
         return bound
 
@@ -305,6 +328,7 @@ class Bundle:
         """
         shape = self._check(inputs)
         threads = self._threads(threads)
+        self._fits(shape, threads)
         if not self.runs_here:
             yield from self._foreign.run_layers(inputs, shape=shape, threads=threads)
             return

@@ -149,6 +149,14 @@ class Bound:
         self._receive = _ON_LAYER(receive)  # C keeps a bare pointer to it
         self.context.on_layer = ctypes.cast(self._receive, ctypes.c_void_p)
 
+    def after_layer(self, function: Callable[[int], None] | None) -> None:
+        """Have `function(index)` called after each layer, without its values: for timing."""
+        if function is None:
+            self.context.on_layer = None
+            return
+        self._receive = _ON_LAYER(lambda _user, index, _data, _size: function(index))
+        self.context.on_layer = ctypes.cast(self._receive, ctypes.c_void_p)
+
 
 class HostLibrary:
     """The shared library of a bundle, loaded, with its weights in memory."""

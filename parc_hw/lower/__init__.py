@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from parc_hw.device import Device
+from parc_hw.errors import InputError
 from parc_hw.lower.graph import Graph
 from parc_hw.lower.memory import Lifetime, aligned, plan_memory
 from parc_hw.lower.program import (
@@ -30,6 +31,7 @@ from parc_hw.lower.program import (
 __all__ = ["Lowering", "compile_program", "schedule_model"]
 
 _FLOAT_BYTES = 4
+_MOST_ELEMENTS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,17 @@ class Lowering:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     device: Device
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of intermediate values, as the memory plan lays them out."""
+        return _places(self)[1]
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all constants; an array that several steps read counts once."""
+        constants = {id(c): c.nbytes for step in self.steps for c in step.scheduled.constants}
+        return sum(constants.values())
 
     def layer_name(self, step: Any) -> str:
         """Where in the source model a step's first operators stand, e.g. `stages.2.6.pwconv1`."""
@@ -89,6 +102,8 @@ def schedule_model(
 
     Raises
     ------
+    InputError
+        A value of 2**31 elements or more.
     UnsupportedError
         Some operators have no kernel; all are listed.
     """
@@ -99,6 +114,7 @@ def schedule_model(
     from schedules.rule import Context
 
     graph = to_nhwc(module["main"], sources)
+    _check_sizes(graph)
     fold_into_parc(graph)
     context = Context(
         device=device,
@@ -113,6 +129,21 @@ def schedule_model(
         outputs=tuple(outputs),
         device=device,
     )
+
+
+def _check_sizes(graph: Graph) -> None:
+    """Refuse values that the kernels' 32-bit indices do not reach, all of them."""
+    large = [
+        f"{vertex.op} at {vertex.module or 'the top level'}: {'x'.join(map(str, vertex.shape))}"
+        for vertex in (graph.vertices[number] for number in sorted(graph.live()))
+        if math.prod(vertex.shape) > _MOST_ELEMENTS
+    ]
+    if large:
+        listed = "\n  ".join(dict.fromkeys(large))
+        raise InputError(
+            f"{len(large)} value(s) have 2**31 elements or more, and kernels count with 32 bits:\n  "
+            f"{listed}\nTake a smaller input or batch."
+        )
 
 
 class _Blob:

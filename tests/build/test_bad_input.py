@@ -143,6 +143,71 @@ def test_a_wrong_kernel_is_found_and_the_first_layer_that_diverges_is_named(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def with_memory(monkeypatch, size_bytes):
+    from parc_hw.artifact import memory
+
+    monkeypatch.setattr(memory, "machine_bytes", lambda: size_bytes)
+
+
+def test_a_model_that_needs_more_memory_than_there_is_says_how_much(tmp_path, monkeypatch):
+    stages = []
+
+    def progress(stage, *_):
+        stages.append(stage)
+
+    # In 3x256x256 floats, out 4x254x254, nothing between: 0.75 MiB and 0.98 MiB.
+    with_memory(monkeypatch, 1 << 20)
+    with pytest.raises(
+        UnsupportedError,
+        match=r"Sequential at 1x3x256x256 needs 0\.00 GiB of memory \(weights 0\.00, intermediate "
+        r"values 0\.00, inputs and outputs 0\.00\); this machine has 0\.00 GiB\. Take a smaller",
+    ):
+        build(tmp_path, input_shape=(1, 3, 256, 256), progress=progress)
+    assert "kernels" not in stages
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_counts_what_is_live_together(tmp_path, monkeypatch):
+    """Two values of 1 MiB each are live at a time, besides input and output of 32 KiB."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 32, 1), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 1, 1)
+    ).eval()
+    options = {"model": model, "input_shape": (1, 1, 128, 64)}
+    with_memory(monkeypatch, 2 << 20)
+    with pytest.raises(UnsupportedError, match="needs 0.00 GiB of memory"):
+        build(tmp_path, **options)
+    with_memory(monkeypatch, 4 << 20)
+    build(tmp_path, **options)
+
+
+def test_a_bundle_that_needs_more_memory_than_there_is_is_compiled_but_does_not_run(
+    tmp_path, monkeypatch
+):
+    with_memory(monkeypatch, 1 << 20)
+    # Alone the input fits.
+    bundle = build(tmp_path, input_shape=(1, 3, 256, 256), verify=False)
+    x = np.zeros((1, 3, 256, 256), np.float32)
+    for run in (bundle.run, bundle.bind, lambda x, **o: list(bundle.run_layers(x, **o))):
+        with pytest.raises(
+            UnsupportedError, match=r"at 1x3x256x256 with 2 threads needs .* \(weights .*workspace"
+        ):
+            run(x, threads=2)
+    with_memory(monkeypatch, 1 << 30)
+    assert bundle.run(x).shape == (1, 4, 254, 254)
+
+
+def test_an_input_larger_than_the_memory_is_refused_before_it_is_made():
+    with pytest.raises(UnsupportedError, match=r"Sequential at 1x3x1000000x1000000 needs 11175\.\d+"):
+        analyze(network(), input_shape=(1, 3, 1_000_000, 1_000_000))
+
+
+def test_values_beyond_32_bit_indices_are_all_named():
+    with pytest.raises(InputError, match=r"2\*\*31 elements or more") as caught:
+        analyze(network(), input_shape=(1, 3, 30_000, 30_000))
+    assert "input at the top level: 1x3x30000x30000" in str(caught.value)
+    assert "relax.nn.conv2d at 0: 1x29998x29998x4" in str(caught.value)
+
+
 def test_analyze_refuses_what_compile_refuses():
     with pytest.raises(InputError, match="no target"):
         analyze(network(), target="nope", input_shape=(1, 3, 8, 8))

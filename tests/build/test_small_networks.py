@@ -137,8 +137,11 @@ def randomised(module):
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_small_network_gives_pytorchs_numbers(name, batch, tmp_path):
-    network = randomised(NETWORKS[name]())
-    shape = (batch, 3, 12, 10)
+    check(randomised(NETWORKS[name]()), (batch, 3, 12, 10), tmp_path)
+
+
+def check(network, shape, tmp_path):
+    """The compiled network is as exact as PyTorch, and gives equal bits with two threads."""
     bundle = compile(network, input_shape=shape, output=tmp_path / "net", name="net")
     x = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
     with torch.no_grad():
@@ -150,6 +153,37 @@ def test_a_small_network_gives_pytorchs_numbers(name, batch, tmp_path):
     scale = np.abs(exact).max()
     assert np.abs(got - exact).max() <= max(8 * np.abs(expected - exact).max(), 4e-6 * scale)
     assert np.array_equal(got, bundle.run(x, threads=2))
+
+
+class Small(nn.Module):
+    """What every model of the zoo is made of, for maps of any size."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = conv(3, 13), nn.BatchNorm2d(13)
+        self.h, self.w = ParC(13, 4, "H"), ParC(13, 6, "W")
+        self.depthwise, self.gate = conv(13, 13, 7, groups=13), Gate(13)
+        self.block = Residual(13, self.depthwise)
+        self.down, self.head = conv(13, 21, stride=2), nn.Linear(21, 5)
+
+    def forward(self, x):
+        y = F.silu(self.norm(self.stem(x)))
+        y = self.block(self.gate(self.w(self.h(y))))
+        return self.head(F.max_pool2d(self.down(y), 3, 1, 1).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((1, 3, 1, 1), id="one pixel"),
+        pytest.param((3, 3, 1, 1), id="three of one pixel"),
+        pytest.param((1, 3, 2, 4000), id="very wide"),
+        pytest.param((2, 3, 997, 1), id="a column of a prime"),
+        pytest.param((5, 3, 2, 3), id="batch 5"),
+    ],
+)
+def test_maps_of_extreme_shapes_give_pytorchs_numbers(shape, tmp_path):
+    check(randomised(Small()), shape, tmp_path)
 
 
 def test_several_outputs_come_in_the_models_order(tmp_path):

@@ -18,11 +18,13 @@ def text(repository):
 
 @pytest.fixture(scope="module")
 def options():
+    def own(command):
+        """Options of a command and of the commands inside it."""
+        inside = [own(one) for one in getattr(command, "commands", {}).values()]
+        return {o for parameter in command.params for o in parameter.opts}.union(*inside)
+
     group = typer.main.get_command(app)
-    return {
-        name: {option for parameter in command.params for option in parameter.opts}
-        for name, command in group.commands.items()
-    }
+    return {name: own(command) for name, command in group.commands.items()}
 
 
 def test_every_command_line_uses_commands_and_options_that_exist(text, options):
