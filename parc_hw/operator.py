@@ -100,8 +100,8 @@ def compile_parc(
     >>> op(np.array([5, 6, 7, 8], np.float32).reshape(1, 1, 4, 1)).ravel()
     array([6., 7., 8., 5.], dtype=float32)
     """
-    if not _whole(threads) or threads < 1:
-        raise InputError(f"threads is {threads!r}; accepted: a whole number of at least 1.")
+    if not _whole(threads) or not 1 <= threads <= 64:
+        raise InputError(f"threads is {threads!r}; accepted: a whole number from 1 to 64.")
     device = load_device(target)
     if not device.runs_here:
         raise UnsupportedError(

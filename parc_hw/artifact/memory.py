@@ -32,16 +32,21 @@ def check_memory(what: str, parts_bytes: Mapping[str, int], *, instead: str) -> 
     UnsupportedError
         The parts are more than `machine_bytes()`; says how much each is.
 
-    >>> check_memory("the model", {"weights": 2**60, "arena": 2**59}, instead="Take another.")
+    >>> check_memory("the model", {"weights": 2**60, "arena": 2**20}, instead="Take another.")
     Traceback (most recent call last):
     ...
-    parc_hw.errors.UnsupportedError: the model needs 1610612736.00 GiB of memory (weights
-    1073741824.00, arena 536870912.00); this machine has ... GiB. Take another.
+    parc_hw.errors.UnsupportedError: the model needs 1073741824.00 GiB of memory (weights:
+    1073741824.00 GiB, arena: 1.00 MiB); this machine has ... GiB. Take another.
     """
     there, needed = machine_bytes(), sum(parts_bytes.values())
     if needed > there:
-        listed = ", ".join(f"{part} {size / 2**30:.2f}" for part, size in parts_bytes.items())
+        listed = ", ".join(f"{part}: {_text(size)}" for part, size in parts_bytes.items())
         raise UnsupportedError(
-            f"{what} needs {needed / 2**30:.2f} GiB of memory ({listed}); this machine has "
-            f"{there / 2**30:.2f} GiB. {instead}"
+            f"{what} needs {_text(needed)} of memory ({listed}); this machine has {_text(there)}. "
+            f"{instead}"
         )
+
+
+def _text(size_bytes: int) -> str:
+    giga = size_bytes >= 1 << 30
+    return f"{size_bytes / (1 << 30):.2f} GiB" if giga else f"{size_bytes / (1 << 20):.2f} MiB"

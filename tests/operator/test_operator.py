@@ -362,7 +362,8 @@ GOOD = {"weight": W, "axis": "H", "shape": SHAPES["NCHW"]}
     [
         ({"axis": "V"}, "axis is 'V'; accepted: H, W, half, HW"),
         ({"layout": "HWC"}, "layout is 'HWC'; accepted: NCHW, NHWC"),
-        ({"threads": 0}, "threads is 0; accepted: a whole number of at least 1"),
+        ({"threads": 0}, "threads is 0; accepted: a whole number from 1 to 64"),
+        ({"threads": 65}, "threads is 65; accepted: a whole number from 1 to 64"),
         ({"threads": True}, "threads is True"),
         ({"plan": "fast"}, "plan 'fast' is not understood"),
         ({"plan": "64x1"}, "n1 = 64 is longer than the longest codelet"),
