@@ -467,7 +467,7 @@ def proxy_device(name: str) -> Device:
         )
     if host.vector_registers > registers:
         host = load_device("x86-64-v3")  # AVX2: the same instructions on 16 registers
-    return replace(host, name=f"{host.name} as {name}", vector_bits=128)
+    return replace(host, name=f"{host.name}-{name.replace(' ', '-')}", vector_bits=128)
 
 
 def kernel_for(entry: Entry, device: Device) -> Scheduled:

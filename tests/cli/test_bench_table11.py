@@ -85,8 +85,14 @@ OURS = [
 @pytest.fixture
 def prepared():
     """Prepare in this process, and release what was prepared."""
+    import torch
+
+    grad, threads = torch.is_grad_enabled(), torch.get_num_threads()
     yield peers.prepare
     peers.forget()
+    # A worker's process is its own; this one is shared with other tests.
+    torch.set_grad_enabled(grad)
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.torch
@@ -455,7 +461,7 @@ def test_json_is_the_document_with_its_goals(cli, fake):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("table11", "--seconds", 3), "--seconds is for a bundle, not for table11; leave it out"),
+        (("table11", "--seconds", 3), "--seconds is for a bundle and models and table7, not for table11; leave"),
         (("table11", "--input-shape", "1x2"), "--input-shape is for a bundle, not for table11"),
         (("b", "--size", "56"), "--size is for table11, not for b; leave it out"),
         (("b", "--quick"), "--quick is for table11, not for b"),

@@ -264,7 +264,14 @@ def test_one_bundle_for_two_shapes_runs_verifies_and_is_measured(cli, nets, tmp_
 def test_ctrl_c_ends_with_130_and_leaves_nothing(repository, nets, tmp_path):
     where = tmp_path / "out"
     where.mkdir()
-    arguments, options = command(repository, nets, *COMPILE, "-o", where / "bundle")
+
+    def interruptible() -> None:
+        # A shell starts what it puts into the background with SIGINT ignored.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    arguments, options = command(
+        repository, nets, *COMPILE, "-o", where / "bundle", preexec_fn=interruptible
+    )
     process = subprocess.Popen(arguments, **options)
     assert process.stderr is not None
     for line in process.stderr:
