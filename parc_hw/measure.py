@@ -44,6 +44,7 @@ __all__ = [
 
 _SLICE_S = 0.25  # long against a process switch, short against the drift of a shared machine
 _MIN_ROUNDS = 5
+_PAUSE_S = 0.02  # until the threads of the last runtime have stopped to spin
 _ANSWER_S = 600.0  # a worker that is silent for longer hangs
 
 
@@ -54,11 +55,13 @@ class Job:
     Parameters
     ----------
     runtime : str
-        "parc_hw", "torch" or "onnxruntime".
+        "parc_hw", "torch", "torch.compile", "onnxruntime" or "openvino"; "float64", torch in
+        double precision, says what the numbers should be.
     threads : int
         Threads it may compute with, at least 1.
     source : str
-        A bundle's directory, a zoo name, or an ONNX file, as the runtime needs.
+        A bundle's directory or an ONNX file, as the runtime needs; for torch a zoo name, or
+        "package.module:function", which makes a module from a seed.
     shapes : tuple of tuple of int
         Shape of each input.
     seed : int
@@ -77,13 +80,14 @@ class Series:
     """The times of one job.
 
     `max_difference` is the largest difference of any output from the first job's, in units of
-    that output's standard deviation.
+    that output's standard deviation; `error` the same from the reference, None without one.
     """
 
     job: Job
     times_s: tuple[float, ...]
     rounds: int
     max_difference: float
+    error: float | None = None
 
     @property
     def median_s(self) -> float:
@@ -118,6 +122,9 @@ def measure(
     jobs: Sequence[Job],
     *,
     seconds: float,
+    tolerance: float | None = None,
+    reference: Job | None = None,
+    absent: Callable[[Job, MeasurementError], None] | None = None,
     progress: Callable[[str, int, int, str], None] | None = None,
 ) -> list[Series]:
     """Measure all jobs interleaved.
@@ -128,6 +135,14 @@ def measure(
         What to measure; the first one's outputs are what the others are compared with.
     seconds : float
         Measuring time of each job; a slow one still gets five runs.
+    tolerance : float, optional
+        The largest difference from the first job's outputs that is accepted, in standard
+        deviations; None accepts any.
+    reference : Job, optional
+        Runs once, before the others start: its outputs are what `Series.error` is taken from.
+    absent : callable of (Job, MeasurementError), optional
+        Told of every job but the first that cannot start or run; such a job is left out. None:
+        the error is raised.
     progress : callable of (stage, done, total, message), optional
         Called after every round.
 
@@ -139,36 +154,80 @@ def measure(
     Raises
     ------
     MeasurementError
-        A worker failed or hung; says which and shows its last words.
+        A worker failed or hung, says which and shows its last words; or outputs differ by more
+        than `tolerance`.
     """
-    import numpy as np
-
+    right = None
+    if reference is not None:
+        with _worker(reference) as worker:
+            right = worker.ask("output", None)
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(_worker(job)) for job in jobs]
-        outputs = [worker.ask("output", None) for worker in workers]
-        differences = []
-        for result in outputs:
-            worst = 0.0
-            for ours, theirs in zip(outputs[0], result, strict=True):
-                if ours.shape != theirs.shape:
-                    worst = float("inf")
-                else:
-                    deviation = float(np.std(ours)) or 1.0
-                    worst = max(worst, float(np.abs(ours - theirs).max()) / deviation)
-            differences.append(worst)
+        workers, outputs, ready = [], [], []
+        for job in jobs:
+            try:
+                with contextlib.ExitStack() as starting:
+                    worker = starting.enter_context(_worker(job))
+                    outputs.append(worker.ask("output", None))
+                    stack.push(starting.pop_all())
+            except MeasurementError as error:
+                if absent is None or job is jobs[0]:
+                    raise
+                absent(job, error)
+                continue
+            workers.append(worker)
+            ready.append(job)
+        jobs = ready
+        differences = [_difference(outputs[0], result) for result in outputs]
+        errors = [None if right is None else _difference(right, result) for result in outputs]
+        for job, difference in zip(jobs, differences, strict=True):
+            if tolerance is not None and not difference <= tolerance:  # NaN is no agreement
+                raise MeasurementError(
+                    f"{job.runtime} and {jobs[0].runtime} with {job.threads} threads differ by "
+                    f"{difference:.2g} standard deviations on {job.source}; {tolerance:g} is "
+                    "accepted. They do not compute the same, so their times are not compared."
+                )
         runs = []
         for worker in workers:
             worker.ask("time", 2)  # warm-up: page faults, caches, clock
             runs.append(max(1, round(_SLICE_S / min(worker.ask("time", 3)))))
-        slices = [partial(worker.ask, "time", n) for worker, n in zip(workers, runs, strict=True)]
+        slices = [
+            partial(_turn, worker, n, job.threads)
+            for worker, n, job in zip(workers, runs, jobs, strict=True)
+        ]
         rounds = max(_MIN_ROUNDS, round(seconds / _SLICE_S))
         times, done = interleave(
             slices, rounds=rounds, limit_s=seconds * len(jobs), progress=progress
         )
     return [
-        Series(job=job, times_s=tuple(collected), rounds=done, max_difference=difference)
-        for job, collected, difference in zip(jobs, times, differences, strict=True)
+        Series(
+            job=job,
+            times_s=tuple(collected),
+            rounds=done,
+            max_difference=difference,
+            error=error,
+        )
+        for job, collected, difference, error in zip(jobs, times, differences, errors, strict=True)
     ]
+
+
+def _difference(expected: Sequence[Any], seen: Sequence[Any]) -> float:
+    """The largest difference of two lists of outputs, in standard deviations of the first's."""
+    import numpy as np
+
+    worst = 0.0
+    for ours, theirs in zip(expected, seen, strict=True):
+        if ours.shape != theirs.shape:
+            return float("inf")
+        deviation = float(np.std(ours)) or 1.0
+        # np.maximum keeps a NaN, max() may drop it.
+        worst = float(np.maximum(worst, np.abs(ours - theirs).max() / deviation))
+    return worst
+
+
+def _turn(worker: Worker, runs: int, threads: int) -> Any:
+    if threads > 1:
+        time.sleep(_PAUSE_S)
+    return worker.ask("time", runs)
 
 
 def interleave(
@@ -213,7 +272,7 @@ def interleave(
 
 
 def export_onnx(name: str, path: Path, *, shape: tuple[int, ...], seed: int) -> None:
-    """Write a zoo model as an ONNX file, in a process of its own.
+    """Write a model, named as in `Job`, as an ONNX file, in a process of its own.
 
     Raises
     ------
@@ -456,6 +515,9 @@ def _prepare_bundle(job: Job) -> Callable[[], list[Any]]:
 
 
 def _model(job: Job) -> Any:
+    module, made_by, function = job.source.partition(":")
+    if made_by:
+        return getattr(importlib.import_module(module), function)(job.seed)
     from parc_hw import models
 
     return models.prepare(job.source, seed=job.seed)[0]
@@ -467,6 +529,10 @@ def _prepare_torch(job: Job) -> Callable[[], list[Any]]:
     torch.set_num_threads(job.threads)
     model = _model(job)
     tensors = [torch.from_numpy(array) for array in _inputs(job)]
+    if job.runtime == "torch.compile":
+        model = torch.compile(model)
+    elif job.runtime == "float64":
+        model, tensors = model.double(), [tensor.double() for tensor in tensors]
 
     def run() -> list[Any]:
         with torch.inference_mode():
@@ -492,6 +558,25 @@ def _prepare_onnxruntime(job: Job) -> Callable[[], list[Any]]:
     return run
 
 
+def _prepare_openvino(job: Job) -> Callable[[], list[Any]]:
+    import openvino
+
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": job.threads,
+        "INFERENCE_PRECISION_HINT": "f32",  # some processors would compute in bfloat16
+    }
+    compiled = openvino.Core().compile_model(job.source, "CPU", options)
+    request = compiled.create_infer_request()
+    inputs = _inputs(job)
+
+    def run() -> list[Any]:
+        results = request.infer(inputs, share_inputs=True, share_outputs=True)
+        return [results[port] for port in compiled.outputs]
+
+    return run
+
+
 def _nothing(job: Job) -> Callable[[], list[Any]]:
     return list
 
@@ -507,7 +592,10 @@ def _export(job: Job, path: str) -> None:
 _PREPARE: dict[str, Callable[[Job], Callable[[], list[Any]]]] = {
     "parc_hw": _prepare_bundle,
     "torch": _prepare_torch,
+    "torch.compile": _prepare_torch,
+    "float64": _prepare_torch,
     "onnxruntime": _prepare_onnxruntime,
+    "openvino": _prepare_openvino,
     "export": _nothing,
 }
 

@@ -1,4 +1,4 @@
-"""`parc-hw bench`: how fast is a bundle, or a ParC, beside its peers, measured in the same run?"""
+"""`parc-hw bench`: how fast is a bundle, a ParC or the zoo beside its peers, in the same run?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from parc_hw.cli import bench_table11
+from parc_hw.cli import bench_models, bench_table11
 from parc_hw.cli.arrays import write_whole
 from parc_hw.cli.model import parse_shape
 from parc_hw.cli.session import Session, table
@@ -19,6 +19,18 @@ from parc_hw.errors import InputError, UnsupportedError
 if TYPE_CHECKING:
     from parc_hw.artifact import Bundle, Shape
 
+_KINDS = ("models", "table7", "table11")
+_TAKEN_BY = {  # what an option is for
+    "NAME": ("models", "table7"),
+    "--seconds": ("a bundle", "models", "table7"),
+    "--input-shape": ("a bundle",),
+    "--size": ("table11",),
+    "--only": ("table11",),
+    "--quick": ("table11",),
+    "--torch-compile": ("models",),
+    "--instructions": ("table7",),
+    "--no-peers": ("a bundle", "models", "table11"),
+}
 _AGREES = 1e-3  # of the output's standard deviation: the tolerance of verification
 
 
@@ -27,20 +39,30 @@ def command(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="BUNDLE|table11",
-            help="A bundle compiled for this machine; or the papers' Table 11, one ParC at many sizes.",
+            metavar="BUNDLE|models|table7|table11",
+            help="A bundle compiled for this machine; the zoo's classifiers; the papers' Table 7, "
+            "ParC networks beside their baselines; or their Table 11, one ParC at many sizes.",
         ),
     ],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="models, table7: these models only; default all of them."
+        ),
+    ] = None,
     threads: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, max=64, metavar="N", help="Repeat for several; default 1, for table11 1 and 2."
+            min=1, max=64, metavar="N", help="Repeat for several; default 1, of tables 1 and 2."
         ),
     ] = None,
     seconds: Annotated[
         float | None,
         typer.Option(
-            min=0.1, max=3600.0, metavar="S", help="BUNDLE: measuring time of each runtime, 5."
+            min=0.1,
+            max=3600.0,
+            metavar="S",
+            help="Measuring time of each runtime: 5; of models and table7 3. Not of table11.",
         ),
     ] = None,
     input_shape: Annotated[
@@ -64,6 +86,20 @@ def command(
             "--quick", help="table11: four small sizes, one thread, few rounds, no counts."
         ),
     ] = False,
+    torch_compile: Annotated[
+        bool,
+        typer.Option(
+            "--torch-compile",
+            help="models: torch.compile as a peer too; takes a minute and more for each model.",
+        ),
+    ] = False,
+    instructions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="table7: count executed instructions too, e.g. on cortex-a76; takes many minutes.",
+        ),
+    ] = None,
     no_peers: Annotated[bool, typer.Option("--no-peers", help="Measure ours alone.")] = False,
     output: Annotated[
         list[Path] | None,
@@ -71,15 +107,17 @@ def command(
             "-o",
             "--output",
             metavar="FILE",
-            help=".json or .csv, for table11 .svg or .png too; may be repeated. Rows of table11 are "
-            "added to a .json that is there.",
+            help=".json or .csv, for table11 .svg or .png too; may be repeated. Rows of models and "
+            "tables are added to a .json that is there.",
         ),
     ] = None,
 ) -> None:
     """Measure a bundle and, interleaved with it, PyTorch and ONNX Runtime on the same model.
 
-    `table11` stands for the papers' Table 11: one ParC at their sizes and those of the zoo, beside
-    all that users have today. (A bundle of that name is reached as ./table11.)
+    `models` stands for every classification model of the zoo, beside PyTorch, ONNX Runtime and
+    OpenVINO; `table7` for the papers' Table 7, each ParC network beside its baseline; `table11` for
+    their Table 11, one ParC at their sizes and those of the zoo, beside all that users have today.
+    (A bundle of such a name is reached as ./models.)
     """
     session: Session = context.obj
     files = output or []
@@ -88,14 +126,43 @@ def command(
         if file.suffix not in suffixes:
             accepted = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
             raise InputError(f"-o {file}: results are written as {accepted}; end the name so.")
-    given: dict[str, object] = {"--seconds": seconds, "--input-shape": input_shape}
-    if what != "table11":
-        given = {"--size": size, "--only": only, "--quick": quick or None}
+    kind = what if what in _KINDS else "a bundle"
+    given: dict[str, object] = {
+        "NAME": names,
+        "--seconds": seconds,
+        "--input-shape": input_shape,
+        "--size": size,
+        "--only": only,
+        "--quick": quick or None,
+        "--torch-compile": torch_compile or None,
+        "--instructions": instructions,
+        "--no-peers": no_peers or None,
+    }
     for option, value in given.items():
-        if value is not None:
-            other = "a bundle" if what == "table11" else "table11"
-            raise InputError(f"{option} is for {other}, not for {what}; leave it out.")
-    if what == "table11":
+        if value and kind not in _TAKEN_BY[option]:
+            raise InputError(
+                f"{option} is for {' and '.join(_TAKEN_BY[option])}, not for {what}; leave it out."
+            )
+    if what == "models":
+        bench_models.run_models(
+            session,
+            names or [],
+            threads=threads,
+            seconds=seconds,
+            peers=not no_peers,
+            torch_compile=torch_compile,
+            files=files,
+        )
+    elif what == "table7":
+        bench_models.run_table7(
+            session,
+            names or [],
+            threads=threads,
+            seconds=seconds,
+            devices=instructions or [],
+            files=files,
+        )
+    elif what == "table11":
         bench_table11.run(
             session,
             threads=threads,

@@ -29,8 +29,9 @@ parc_pool *parc_pool_start(int threads);
 void parc_pool_for(void *pool, int32_t tasks, task_fn *fn, void *arg);
 void parc_pool_stop(parc_pool *pool);
 
-/* Polls before a thread sleeps: about 10 us, the length of the gap between two layers. */
-enum { POLLS = 4000 };
+/* Polls before a thread sleeps: about 0.1 ms, longer than most layers that one thread computes alone.
+ * Waking a thread can take that long too: then a second one is no help to networks of small layers. */
+enum { POLLS = 100000 };
 
 typedef struct {
     parc_pool *pool;
