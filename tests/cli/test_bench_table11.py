@@ -461,7 +461,10 @@ def test_json_is_the_document_with_its_goals(cli, fake):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("table11", "--seconds", 3), "--seconds is for a bundle and models and table7, not for table11; leave"),
+        (
+            ("table11", "--seconds", 3),
+            "--seconds is for a bundle and models and table7, not for table11; leave",
+        ),
         (("table11", "--input-shape", "1x2"), "--input-shape is for a bundle, not for table11"),
         (("b", "--size", "56"), "--size is for table11, not for b; leave it out"),
         (("b", "--quick"), "--quick is for table11, not for b"),
