@@ -501,12 +501,7 @@ def merge(old: Document | None, new: Document) -> Document:
     """
     if old is None:
         return new
-    for key in ("schema", "machine"):
-        if old.get(key) != new[key]:
-            raise InputError(
-                f"the results there are of {old.get(key)}, the new ones of {new[key]}. "
-                "Write to another file, or delete the old one."
-            )
+    measure.check_same_origin(old, new)
     order = {name: number for number, name in enumerate(names())}
     merged = {key: value for key, value in new.items() if key != "goals"}
     for part, keys in _KEYS.items():

@@ -247,11 +247,24 @@ def schedule(
     InputError, UnsupportedError
         As `compile`.
     """
+    return _schedule(model, target, input_shape, weights, seed, plan)[2]
+
+
+def _schedule(
+    model: str | Path | torch.nn.Module,
+    target: str | Path | Device,
+    input_shape: Any,
+    weights: Path | str | None,
+    seed: int,
+    plan: str,
+) -> tuple[_Source, Imported, Lowering]:
+    """`schedule`, and what it went through."""
     check_plan(plan)
     device = target if isinstance(target, Device) else load_device(target)
     source = _prepare(model, input_shape=input_shape, weights=weights, seed=seed)
-    (lowering,) = _lower([_import(source, _one_shape(source))], device, plan)
-    return lowering
+    imported = _import(source, _one_shape(source))
+    (lowering,) = _lower([imported], device, plan)
+    return source, imported, lowering
 
 
 def analyze(
@@ -272,11 +285,7 @@ def analyze(
     InputError, UnsupportedError
         As `compile`.
     """
-    check_plan(plan)
-    device = load_device(target)
-    source = _prepare(model, input_shape=input_shape, weights=weights, seed=seed)
-    imported = _import(source, _one_shape(source))
-    (lowering,) = _lower([imported], device, plan)
+    source, imported, lowering = _schedule(model, target, input_shape, weights, seed, plan)
     rows = tuple(
         AnalysisRow(
             name=lowering.layer_name(step),
@@ -293,7 +302,7 @@ def analyze(
     return Analysis(
         model=source.name,
         weights=source.weights,
-        device=device,
+        device=lowering.device,
         inputs=tuple(tensor.shape for tensor in lowering.inputs),
         outputs=tuple(tensor.shape for tensor in lowering.outputs),
         rows=rows,

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
-from parc_hw.errors import MeasurementError
+from parc_hw.errors import InputError, MeasurementError
 
 __all__ = [
     "Job",
@@ -303,6 +303,22 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def check_same_origin(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to bring two documents of results together that do not belong together.
+
+    Raises
+    ------
+    InputError
+        Their `schema` or `machine` differ.
+    """
+    for key in ("schema", "machine"):
+        if old.get(key) != new[key]:
+            raise InputError(
+                f"the results there are of {old.get(key)}, the new ones of {new[key]}. "
+                "Write to another file, or delete the old one."
+            )
 
 
 def to_json(series: Sequence[Series], **about: Any) -> str:

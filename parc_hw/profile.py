@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,10 @@ from parc_hw.errors import InputError, UnsupportedError
 
 if TYPE_CHECKING:
     from parc_hw.artifact import Bundle
+    from parc_hw.build import Progress
 
 __all__ = ["LayerProfile", "Profile", "count_bundle", "fma_peak", "time_bundle"]
 
-Progress = Callable[[str, int, int, str], None]  # stage, done, total, message
 _MEASURED = 3  # runs of the peak's program, after one that warms up
 
 
@@ -114,7 +113,7 @@ def time_bundle(bundle: Bundle, *, seconds: float, threads: int = 1) -> Profile:
             spent[number].append(after - before)
             before = after
         runs += 1
-    bound.after_layer(None)
+    bound.on_layer(None)
     return Profile(
         target=bundle.device.name,
         threads=threads,

@@ -458,12 +458,7 @@ def merge(old: Document | None, new: Document) -> Document:
     """
     if old is None:
         return new
-    for key in ("schema", "machine"):
-        if old.get(key) != new[key]:
-            raise InputError(
-                f"the results there are of {old.get(key)}, the new ones of {new[key]}. "
-                "Write to another file, or delete the old one."
-            )
+    measure.check_same_origin(old, new)
     merged = dict(new)
     order = [str(size) for size in SIZES]
     cases = {(case["threads"], case["size"]): case for case in (*old["cases"], *new["cases"])}

@@ -146,15 +146,14 @@ class Bound:
             ctypes.memmove(values.ctypes.data, data, size_bytes)
             function(index, values)
 
-        self._receive = _ON_LAYER(receive)  # C keeps a bare pointer to it
-        self.context.on_layer = ctypes.cast(self._receive, ctypes.c_void_p)
+        self._call_after_layers(receive)
 
-    def after_layer(self, function: Callable[[int], None] | None) -> None:
-        """Have `function(index)` called after each layer, without its values: for timing."""
-        if function is None:
-            self.context.on_layer = None
-            return
-        self._receive = _ON_LAYER(lambda _user, index, _data, _size: function(index))
+    def after_layer(self, function: Callable[[int], None]) -> None:
+        """As `on_layer`, but `function(index)`, without the values: for timing."""
+        self._call_after_layers(lambda _user, index, _data, _size: function(index))
+
+    def _call_after_layers(self, receive: Callable[[int, int, int, int], None]) -> None:
+        self._receive = _ON_LAYER(receive)  # C keeps a bare pointer to it
         self.context.on_layer = ctypes.cast(self._receive, ctypes.c_void_p)
 
 

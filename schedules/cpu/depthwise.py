@@ -16,7 +16,7 @@ import numpy as np
 
 from schedules.cpu import epilogue
 from schedules.cpu.channels import ChannelBlocks
-from schedules.cpu.matmul import L2_BYTES
+from schedules.cpu.matmul import stays_in_cache
 from schedules.cpu.windows import pair, sides
 from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled
 from schedules.tir import Emitter
@@ -87,9 +87,8 @@ def depthwise(composite: Composite, context: Context) -> Scheduled | NotApplicab
     # Consecutive rows of one channel block: their inputs overlap and the weights stay in cache.
     # An image that does not stay in the second-level cache is read more nearly in the order of
     # memory: for a few columns as many channels as have weights that fit the first-level cache.
-    cache = (device.l2_bytes or L2_BYTES) // 2
     together = 1
-    if 4 * height * width * in_channels > cache:
+    if not stays_in_cache(4 * height * width * in_channels, device):
         together = max(1, min(_WEIGHT_BYTES // (4 * taps * blocks.lanes), blocks.count))
     groups = -(-blocks.count // together)
     together = -(-blocks.count // groups)

@@ -155,9 +155,9 @@ def by_panels(
     )
 
 
-def stays_in_cache(weight_bytes: int, device: Device) -> bool:
-    """Whether weights are still in the second-level cache when they are read again."""
-    return weight_bytes <= (device.l2_bytes or L2_BYTES) // 2
+def stays_in_cache(size_bytes: int, device: Device) -> bool:
+    """Whether so much is still in the second-level cache when it is read again."""
+    return size_bytes <= (device.l2_bytes or L2_BYTES) // 2
 
 
 def prefers_panels(
