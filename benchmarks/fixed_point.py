@@ -1,6 +1,7 @@
 """How fast is the fixed-point simulator here, against the goals it was given?
 
     python benchmarks/fixed_point.py [--rounds N] [--batch N] [--output FILE.json]
+    python benchmarks/fixed_point.py --table     only the tables of docs/fixed_point.md, from the JSON
 
 Throughputs are medians over rounds that interleave all rows, on two threads, with the spread
 (largest - smallest) / median; a butterfly is one of radix 2: N/2 log2 N in a transform, whatever
@@ -38,6 +39,8 @@ from parc_hw.measure import machine
 
 LENGTH = 256
 RESULT = Path(__file__).parent / "results" / "fixed_point.json"
+PAGE = Path(__file__).parent.parent / "docs" / "fixed_point.md"
+BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,20 @@ begin, used = time.perf_counter(), time.process_time()
 print(json.dumps([time.perf_counter() - begin, time.process_time() - used]))
 """
 _PLAN = "p = fx.FftPlan.of(56); x = np.zeros((8, 56, 2), int); "
+_PARC = """
+from parc_hw.spec import Axis, ParcSpec
+q, rng = fx.QFormat.parse("Q1.15"), np.random.default_rng(1)
+spec = ParcSpec(axis=Axis.W, batch=1, channels=1, height=8, width=56)
+w, x = rng.integers(-900, 900, (1, 56)), rng.integers(-32768, 32768, (1, 1, 8, 56))
+plan = fx.FftPlan.of(56, output_order="digit_reversed")
+if {plan!r} == "direct":
+    plan, path = "direct", fx.DirectDatapath(data=q, kernel=q, output=fx.Cut(q))
+else:
+    words = fx.spectrum_format(w, q, 16)
+    path = fx.FourierDatapath.of(plan, data=q, spectrum=words, scaling="half", pairs=True)
+fx.{call}
+"""
+_CALL = "parc(x, w, spec=spec, plan=plan, datapath=path)"
 FIRST_CALLS = {
     "fft of kissfft_16": "fx.fft(np.zeros((8, 56, 2), int), profile='kissfft_16')",
     "rfft of kissfft_32": "fx.rfft(np.zeros((8, 56), int), profile='kissfft_32')",
@@ -145,6 +162,12 @@ FIRST_CALLS = {
     "rfft of cmsis_q31": "fx.rfft(np.zeros((8, 64), int), profile='cmsis_q31')",
     "fft by a plan": _PLAN + "fx.fft(x, plan=p, datapath=fx.FftDatapath.of(p))",
     "fft by a plan, traced": _PLAN + "fx.fft(x, plan=p, datapath=fx.FftDatapath.of(p), trace=True)",
+    "parc, direct": _PARC.format(plan="direct", call=_CALL),
+    "parc, fft": _PARC.format(plan="fft", call=_CALL),
+    "parc, fft, traced": _PARC.format(plan="fft", call=_CALL[:-1] + ", trace=True)"),
+    "certify, fft": _PARC.format(
+        plan="fft", call="certify(w, spec=spec, plan=plan, datapath=path)"
+    ),
 }
 GOAL_FIRST_CALL_S = 5.0
 
@@ -206,6 +229,30 @@ def throughputs(rows: list[Row], *, batch: int, rounds: int) -> list[dict[str, A
     return found
 
 
+def tables(result: dict[str, Any]) -> str:
+    """The tables of docs/fixed_point.md."""
+    cpu, threads = result["machine"]["cpu"], result["threads"]
+    lines = [
+        f"| median of {result['rounds']}, {threads} threads, {cpu} | | goal |",
+        "|---|---|---|",
+    ]
+    for row in result["throughput"]:
+        figure = f"{row['median']:.0f}" if row["median"] >= 100 else f"{row['median']:.1f}"
+        goal = "-" if row["goal"] is None else f"{row['goal']:g}"
+        lines.append(f"| {row['name']} | {figure} {row['unit']} | {goal} |")
+    lines += ["", "| first call, nothing compiled yet | seconds | from disk |", "|---|---|---|"]
+    for row in result["first_calls"]:
+        lines.append(f"| {row['name']} | {row['first_s']:.1f} | {row['from_disk_s']:.1f} |")
+    return "\n".join(lines)
+
+
+def update_page() -> None:
+    """Put the tables between the two marks of docs/fixed_point.md."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{tables(json.loads(RESULT.read_text()))}\n{END}{after}")
+
+
 def verdict(met: bool | None) -> str:
     """The word for a goal."""
     return "-" if met is None else "met" if met else "MISSED"
@@ -217,17 +264,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=10_000)
     parser.add_argument("--skip-first-calls", action="store_true", help="keep the recorded ones")
+    parser.add_argument("--only-first-calls", action="store_true", help="keep the throughputs")
     parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--table", action="store_true", help="measure nothing, write the page")
     arguments = parser.parse_args()
+    if arguments.table:
+        update_page()
+        return
+    recorded = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     result: dict[str, Any] = {
         "machine": machine(),
         "threads": int(os.environ["NUMBA_NUM_THREADS"]),
         "length": LENGTH,
         "batch": arguments.batch,
         "rounds": arguments.rounds,
-        "throughput": throughputs(ROWS, batch=arguments.batch, rounds=arguments.rounds),
     }
-    result["throughput"] += others(Path(__file__).parent, quick=arguments.rounds < 3)
+    if arguments.only_first_calls:
+        result = recorded
+    else:
+        result["throughput"] = [
+            *throughputs(ROWS, batch=arguments.batch, rounds=arguments.rounds),
+            *others(Path(__file__).parent, quick=arguments.rounds < 3),
+        ]
     for row in result["throughput"]:
         goal = "" if row["goal"] is None else f"goal {row['goal']:g}"
         spread = "" if row["spread"] is None else f"spread {row['spread']:.0%}"
@@ -236,7 +294,6 @@ def main() -> None:
             f"{verdict(row['met'])}"
         )
     if arguments.skip_first_calls:
-        recorded = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
         result["first_calls"] = recorded.get("first_calls", [])
     else:
         result["first_calls"] = first_calls()
@@ -246,6 +303,8 @@ def main() -> None:
             f"from disk {row['from_disk_s']:.2f} s  goal {row['goal_s']:g} s {verdict(row['met'])}"
         )
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.output == RESULT:
+        update_page()
 
 
 if __name__ == "__main__":

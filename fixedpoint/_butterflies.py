@@ -6,8 +6,7 @@ of numbers and the words stay in registers; the others work on rows of scratch a
 
 from __future__ import annotations
 
-from numba import njit
-
+from fixedpoint._inside import inside
 from fixedpoint._points import (
     ALIGN,
     DIF,
@@ -22,7 +21,7 @@ from fixedpoint._points import (
 from fixedpoint._vector import load, store
 
 
-@njit(cache=True, nogil=True)
+@inside()
 def butterfly2(x, y):  # type: ignore[no-untyped-def]
     """Rows 0 to 1 of x to their transform in y."""
     yv0 = load(x, 0)
@@ -43,53 +42,7 @@ def butterfly2(x, y):  # type: ignore[no-untyped-def]
     store(y, 3, y3)
 
 
-@njit(cache=True, nogil=True)
-def stage2(work, kind, factor, constants, option, product, sums, total):  # type: ignore[no-untyped-def]
-    """A stage of radix 2 on `work` (N, 2, lanes)."""
-    legs, dif, align = option[LEGS], option[DIF], option[ALIGN]
-    sum_first, turn_first = option[SUM_FIRST], option[TURN_FIRST]
-    for group in range(work.shape[0] // (2 * legs)):
-        for u in range(legs):
-            r0 = group * 2 * legs + u
-            r1 = r0 + legs
-            x0 = load(work, 2 * r0)
-            x1 = load(work, 2 * r0 + 1)
-            x2 = load(work, 2 * r1)
-            x3 = load(work, 2 * r1 + 1)
-            if not dif:
-                w, c, s = kind[r0], factor[r0, 0], factor[r0, 1]
-                x0, x1 = before(x0, x1, w, c, s, align, product)
-                w, c, s = kind[r1], factor[r1, 0], factor[r1, 1]
-                x2, x3 = before(x2, x3, w, c, s, align, product)
-            yv0 = x0
-            yv2 = x2
-            yv4 = yv0 + yv2
-            yv6 = yv0 - yv2
-            yv1 = x1
-            yv3 = x3
-            yv5 = yv1 + yv3
-            yv7 = yv1 - yv3
-            y0 = yv4
-            y2 = yv6
-            y1 = yv5
-            y3 = yv7
-            if dif:
-                w, c, s = kind[r0], factor[r0, 0], factor[r0, 1]
-                y0, y1 = behind(y0, y1, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r1], factor[r1, 0], factor[r1, 1]
-                y2, y3 = behind(y2, y3, w, c, s, sum_first, turn_first, product, total)
-            else:
-                y0 = through(y0, total)
-                y1 = through(y1, total)
-                y2 = through(y2, total)
-                y3 = through(y3, total)
-            store(work, 2 * r0, y0)
-            store(work, 2 * r0 + 1, y1)
-            store(work, 2 * r1, y2)
-            store(work, 2 * r1 + 1, y3)
-
-
-@njit(cache=True, nogil=True)
+@inside()
 def inner3(x, y, constants):  # type: ignore[no-untyped-def]
     """Rows 0 to 2 of x to sums in y."""
     c1 = constants[1]
@@ -124,7 +77,7 @@ def inner3(x, y, constants):  # type: ignore[no-untyped-def]
     store(y, 5, y5)
 
 
-@njit(cache=True, nogil=True)
+@inside()
 def outer3(x, y, constants):  # type: ignore[no-untyped-def]
     """Row 0 of x and the sums of `inner3` in y to the transform in y."""
     c0 = constants[0]
@@ -160,105 +113,7 @@ def outer3(x, y, constants):  # type: ignore[no-untyped-def]
     store(y, 5, z5)
 
 
-@njit(cache=True, nogil=True)
-def stage3(work, kind, factor, constants, option, product, sums, total):  # type: ignore[no-untyped-def]
-    """A stage of radix 3 on `work` (N, 2, lanes)."""
-    legs, dif, align = option[LEGS], option[DIF], option[ALIGN]
-    sum_first, turn_first = option[SUM_FIRST], option[TURN_FIRST]
-    c0 = constants[0]
-    c1 = constants[1]
-    c2 = constants[2]
-    for group in range(work.shape[0] // (3 * legs)):
-        for u in range(legs):
-            r0 = group * 3 * legs + u
-            r1 = r0 + legs
-            r2 = r1 + legs
-            x0 = load(work, 2 * r0)
-            x1 = load(work, 2 * r0 + 1)
-            x2 = load(work, 2 * r1)
-            x3 = load(work, 2 * r1 + 1)
-            x4 = load(work, 2 * r2)
-            x5 = load(work, 2 * r2 + 1)
-            if not dif:
-                w, c, s = kind[r0], factor[r0, 0], factor[r0, 1]
-                x0, x1 = before(x0, x1, w, c, s, align, product)
-                w, c, s = kind[r1], factor[r1, 0], factor[r1, 1]
-                x2, x3 = before(x2, x3, w, c, s, align, product)
-                w, c, s = kind[r2], factor[r2, 0], factor[r2, 1]
-                x4, x5 = before(x4, x5, w, c, s, align, product)
-            yv2 = x2
-            yv4 = x4
-            yv6 = yv2 + yv4
-            yv8 = yv2 - yv4
-            yv14 = c2 * yv8
-            yv0 = x0
-            yv10 = yv0 + yv6
-            yv12 = c1 * yv6
-            yv3 = x3
-            yv5 = x5
-            yv7 = yv3 + yv5
-            yv9 = yv3 - yv5
-            yv15 = c2 * yv9
-            yv1 = x1
-            yv11 = yv1 + yv7
-            yv13 = c1 * yv7
-            y4 = yv14
-            y0 = yv10
-            y2 = yv12
-            y5 = yv15
-            y1 = yv11
-            y3 = yv13
-            y2 = through(y2, sums)
-            y3 = through(y3, sums)
-            y4 = through(y4, sums)
-            y5 = through(y5, sums)
-            zv2 = y0
-            zv8 = c0 * zv2
-            zv3 = y1
-            zv9 = c0 * zv3
-            zv0 = x0
-            zv10 = c0 * zv0
-            zv4 = y2
-            zv12 = zv4 + zv10
-            zv7 = y5
-            zv14 = zv7 + zv12
-            zv16 = zv12 - zv7
-            zv1 = x1
-            zv11 = c0 * zv1
-            zv5 = y3
-            zv13 = zv5 + zv11
-            zv6 = y4
-            zv15 = zv13 - zv6
-            zv17 = zv6 + zv13
-            z0 = zv8
-            z1 = zv9
-            z2 = zv14
-            z4 = zv16
-            z3 = zv15
-            z5 = zv17
-            if dif:
-                w, c, s = kind[r0], factor[r0, 0], factor[r0, 1]
-                z0, z1 = behind(z0, z1, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r1], factor[r1, 0], factor[r1, 1]
-                z2, z3 = behind(z2, z3, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r2], factor[r2, 0], factor[r2, 1]
-                z4, z5 = behind(z4, z5, w, c, s, sum_first, turn_first, product, total)
-            else:
-                z0 = through(z0, total)
-                z1 = through(z1, total)
-                z2 = through(z2, total)
-                z3 = through(z3, total)
-                z4 = through(z4, total)
-                z5 = through(z5, total)
-            store(work, 2 * r0, z0)
-            store(work, 2 * r0 + 1, z1)
-            store(work, 2 * r1, z2)
-            store(work, 2 * r1 + 1, z3)
-            store(work, 2 * r2, z4)
-            store(work, 2 * r2 + 1, z5)
-
-
-@njit(cache=True, nogil=True)
+@inside()
 def butterfly4(x, y):  # type: ignore[no-untyped-def]
     """Rows 0 to 3 of x to their transform in y."""
     yv0 = load(x, 0)
@@ -303,98 +158,7 @@ def butterfly4(x, y):  # type: ignore[no-untyped-def]
     store(y, 7, y7)
 
 
-@njit(cache=True, nogil=True)
-def stage4(work, kind, factor, constants, option, product, sums, total):  # type: ignore[no-untyped-def]
-    """A stage of radix 4 on `work` (N, 2, lanes)."""
-    legs, dif, align = option[LEGS], option[DIF], option[ALIGN]
-    sum_first, turn_first = option[SUM_FIRST], option[TURN_FIRST]
-    inverse = option[INVERSE]
-    for group in range(work.shape[0] // (4 * legs)):
-        for u in range(legs):
-            r0 = group * 4 * legs + u
-            r1 = r0 + legs
-            r2 = r1 + legs
-            r3 = r2 + legs
-            x0 = load(work, 2 * r0)
-            x1 = load(work, 2 * r0 + 1)
-            x2 = load(work, 2 * r1)
-            x3 = load(work, 2 * r1 + 1)
-            x4 = load(work, 2 * r2)
-            x5 = load(work, 2 * r2 + 1)
-            x6 = load(work, 2 * r3)
-            x7 = load(work, 2 * r3 + 1)
-            if not dif:
-                w, c, s = kind[r0], factor[r0, 0], factor[r0, 1]
-                x0, x1 = before(x0, x1, w, c, s, align, product)
-                w, c, s = kind[r1], factor[r1, 0], factor[r1, 1]
-                x2, x3 = before(x2, x3, w, c, s, align, product)
-                w, c, s = kind[r2], factor[r2, 0], factor[r2, 1]
-                x4, x5 = before(x4, x5, w, c, s, align, product)
-                w, c, s = kind[r3], factor[r3, 0], factor[r3, 1]
-                x6, x7 = before(x6, x7, w, c, s, align, product)
-            yv0 = x0
-            yv4 = x4
-            yv8 = yv0 + yv4
-            yv12 = yv0 - yv4
-            yv1 = x1
-            yv5 = x5
-            yv9 = yv1 + yv5
-            yv13 = yv1 - yv5
-            yv2 = x2
-            yv6 = x6
-            yv10 = yv2 + yv6
-            yv14 = yv2 - yv6
-            yv19 = yv13 - yv14
-            yv23 = yv13 + yv14
-            yv16 = yv8 + yv10
-            yv20 = yv8 - yv10
-            yv3 = x3
-            yv7 = x7
-            yv11 = yv3 + yv7
-            yv15 = yv3 - yv7
-            yv18 = yv12 + yv15
-            yv22 = yv12 - yv15
-            yv17 = yv9 + yv11
-            yv21 = yv9 - yv11
-            y3 = yv19
-            y7 = yv23
-            y0 = yv16
-            y4 = yv20
-            y2 = yv18
-            y6 = yv22
-            y1 = yv17
-            y5 = yv21
-            if inverse:
-                y2, y3, y6, y7 = y6, y7, y2, y3
-            if dif:
-                w, c, s = kind[r0], factor[r0, 0], factor[r0, 1]
-                y0, y1 = behind(y0, y1, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r1], factor[r1, 0], factor[r1, 1]
-                y2, y3 = behind(y2, y3, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r2], factor[r2, 0], factor[r2, 1]
-                y4, y5 = behind(y4, y5, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r3], factor[r3, 0], factor[r3, 1]
-                y6, y7 = behind(y6, y7, w, c, s, sum_first, turn_first, product, total)
-            else:
-                y0 = through(y0, total)
-                y1 = through(y1, total)
-                y2 = through(y2, total)
-                y3 = through(y3, total)
-                y4 = through(y4, total)
-                y5 = through(y5, total)
-                y6 = through(y6, total)
-                y7 = through(y7, total)
-            store(work, 2 * r0, y0)
-            store(work, 2 * r0 + 1, y1)
-            store(work, 2 * r1, y2)
-            store(work, 2 * r1 + 1, y3)
-            store(work, 2 * r2, y4)
-            store(work, 2 * r2 + 1, y5)
-            store(work, 2 * r3, y6)
-            store(work, 2 * r3 + 1, y7)
-
-
-@njit(cache=True, nogil=True)
+@inside()
 def inner5(x, y, constants):  # type: ignore[no-untyped-def]
     """Rows 0 to 4 of x to sums in y."""
     c1 = constants[1]
@@ -469,7 +233,7 @@ def inner5(x, y, constants):  # type: ignore[no-untyped-def]
     store(y, 9, y9)
 
 
-@njit(cache=True, nogil=True)
+@inside()
 def outer5(x, y, constants):  # type: ignore[no-untyped-def]
     """Row 0 of x and the sums of `inner5` in y to the transform in y."""
     c0 = constants[0]
@@ -523,181 +287,7 @@ def outer5(x, y, constants):  # type: ignore[no-untyped-def]
     store(y, 9, z9)
 
 
-@njit(cache=True, nogil=True)
-def stage5(work, kind, factor, constants, option, product, sums, total):  # type: ignore[no-untyped-def]
-    """A stage of radix 5 on `work` (N, 2, lanes)."""
-    legs, dif, align = option[LEGS], option[DIF], option[ALIGN]
-    sum_first, turn_first = option[SUM_FIRST], option[TURN_FIRST]
-    c0 = constants[0]
-    c1 = constants[1]
-    c2 = constants[2]
-    c3 = constants[3]
-    c4 = constants[4]
-    for group in range(work.shape[0] // (5 * legs)):
-        for u in range(legs):
-            r0 = group * 5 * legs + u
-            r1 = r0 + legs
-            r2 = r1 + legs
-            r3 = r2 + legs
-            r4 = r3 + legs
-            x0 = load(work, 2 * r0)
-            x1 = load(work, 2 * r0 + 1)
-            x2 = load(work, 2 * r1)
-            x3 = load(work, 2 * r1 + 1)
-            x4 = load(work, 2 * r2)
-            x5 = load(work, 2 * r2 + 1)
-            x6 = load(work, 2 * r3)
-            x7 = load(work, 2 * r3 + 1)
-            x8 = load(work, 2 * r4)
-            x9 = load(work, 2 * r4 + 1)
-            if not dif:
-                w, c, s = kind[r0], factor[r0, 0], factor[r0, 1]
-                x0, x1 = before(x0, x1, w, c, s, align, product)
-                w, c, s = kind[r1], factor[r1, 0], factor[r1, 1]
-                x2, x3 = before(x2, x3, w, c, s, align, product)
-                w, c, s = kind[r2], factor[r2, 0], factor[r2, 1]
-                x4, x5 = before(x4, x5, w, c, s, align, product)
-                w, c, s = kind[r3], factor[r3, 0], factor[r3, 1]
-                x6, x7 = before(x6, x7, w, c, s, align, product)
-                w, c, s = kind[r4], factor[r4, 0], factor[r4, 1]
-                x8, x9 = before(x8, x9, w, c, s, align, product)
-            yv2 = x2
-            yv8 = x8
-            yv10 = yv2 + yv8
-            yv14 = yv2 - yv8
-            yv24 = c3 * yv14
-            yv36 = c4 * yv14
-            yv0 = x0
-            yv18 = yv0 + yv10
-            yv22 = c1 * yv10
-            yv34 = c2 * yv10
-            yv3 = x3
-            yv9 = x9
-            yv11 = yv3 + yv9
-            yv15 = yv3 - yv9
-            yv25 = c3 * yv15
-            yv37 = c4 * yv15
-            yv1 = x1
-            yv19 = yv1 + yv11
-            yv23 = c1 * yv11
-            yv35 = c2 * yv11
-            yv4 = x4
-            yv6 = x6
-            yv12 = yv4 + yv6
-            yv20 = yv12 + yv18
-            yv16 = yv4 - yv6
-            yv30 = c4 * yv16
-            yv32 = yv24 + yv30
-            yv42 = c3 * yv16
-            yv44 = yv36 - yv42
-            yv26 = c2 * yv12
-            yv28 = yv22 + yv26
-            yv38 = c1 * yv12
-            yv40 = yv34 + yv38
-            yv5 = x5
-            yv7 = x7
-            yv13 = yv5 + yv7
-            yv21 = yv13 + yv19
-            yv17 = yv5 - yv7
-            yv31 = c4 * yv17
-            yv33 = yv25 + yv31
-            yv43 = c3 * yv17
-            yv45 = yv37 - yv43
-            yv27 = c2 * yv13
-            yv29 = yv23 + yv27
-            yv39 = c1 * yv13
-            yv41 = yv35 + yv39
-            y0 = yv20
-            y8 = yv32
-            y6 = yv44
-            y2 = yv28
-            y4 = yv40
-            y1 = yv21
-            y9 = yv33
-            y7 = yv45
-            y3 = yv29
-            y5 = yv41
-            y2 = through(y2, sums)
-            y3 = through(y3, sums)
-            y4 = through(y4, sums)
-            y5 = through(y5, sums)
-            y6 = through(y6, sums)
-            y7 = through(y7, sums)
-            y8 = through(y8, sums)
-            y9 = through(y9, sums)
-            zv2 = y0
-            zv12 = c0 * zv2
-            zv3 = y1
-            zv13 = c0 * zv3
-            zv0 = x0
-            zv14 = c0 * zv0
-            zv4 = y2
-            zv16 = zv4 + zv14
-            zv6 = y4
-            zv22 = zv6 + zv14
-            zv9 = y7
-            zv24 = zv9 + zv22
-            zv26 = zv22 - zv9
-            zv11 = y9
-            zv18 = zv11 + zv16
-            zv20 = zv16 - zv11
-            zv1 = x1
-            zv15 = c0 * zv1
-            zv5 = y3
-            zv17 = zv5 + zv15
-            zv7 = y5
-            zv23 = zv7 + zv15
-            zv8 = y6
-            zv25 = zv23 - zv8
-            zv27 = zv8 + zv23
-            zv10 = y8
-            zv19 = zv17 - zv10
-            zv21 = zv10 + zv17
-            z0 = zv12
-            z1 = zv13
-            z4 = zv24
-            z6 = zv26
-            z2 = zv18
-            z8 = zv20
-            z5 = zv25
-            z7 = zv27
-            z3 = zv19
-            z9 = zv21
-            if dif:
-                w, c, s = kind[r0], factor[r0, 0], factor[r0, 1]
-                z0, z1 = behind(z0, z1, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r1], factor[r1, 0], factor[r1, 1]
-                z2, z3 = behind(z2, z3, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r2], factor[r2, 0], factor[r2, 1]
-                z4, z5 = behind(z4, z5, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r3], factor[r3, 0], factor[r3, 1]
-                z6, z7 = behind(z6, z7, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r4], factor[r4, 0], factor[r4, 1]
-                z8, z9 = behind(z8, z9, w, c, s, sum_first, turn_first, product, total)
-            else:
-                z0 = through(z0, total)
-                z1 = through(z1, total)
-                z2 = through(z2, total)
-                z3 = through(z3, total)
-                z4 = through(z4, total)
-                z5 = through(z5, total)
-                z6 = through(z6, total)
-                z7 = through(z7, total)
-                z8 = through(z8, total)
-                z9 = through(z9, total)
-            store(work, 2 * r0, z0)
-            store(work, 2 * r0 + 1, z1)
-            store(work, 2 * r1, z2)
-            store(work, 2 * r1 + 1, z3)
-            store(work, 2 * r2, z4)
-            store(work, 2 * r2 + 1, z5)
-            store(work, 2 * r3, z6)
-            store(work, 2 * r3 + 1, z7)
-            store(work, 2 * r4, z8)
-            store(work, 2 * r4 + 1, z9)
-
-
-@njit(cache=True, nogil=True)
+@inside()
 def inner7(x, y, constants):  # type: ignore[no-untyped-def]
     """Rows 0 to 6 of x to sums in y."""
     c1 = constants[1]
@@ -828,7 +418,7 @@ def inner7(x, y, constants):  # type: ignore[no-untyped-def]
     store(y, 13, y13)
 
 
-@njit(cache=True, nogil=True)
+@inside()
 def outer7(x, y, constants):  # type: ignore[no-untyped-def]
     """Row 0 of x and the sums of `inner7` in y to the transform in y."""
     c0 = constants[0]
@@ -900,27 +490,64 @@ def outer7(x, y, constants):  # type: ignore[no-untyped-def]
     store(y, 13, z13)
 
 
-@njit(cache=True, nogil=True)
-def stage7(work, kind, factor, constants, option, product, sums, total):  # type: ignore[no-untyped-def]
-    """A stage of radix 7 on `work` (N, 2, lanes)."""
+@inside()
+def stage2(work, kind, factor, option, product, total):  # type: ignore[no-untyped-def]
+    """A stage of radix 2 on `work` (N, 2, lanes)."""
     legs, dif, align = option[LEGS], option[DIF], option[ALIGN]
     sum_first, turn_first = option[SUM_FIRST], option[TURN_FIRST]
-    c0 = constants[0]
-    c1 = constants[1]
-    c2 = constants[2]
-    c3 = constants[3]
-    c4 = constants[4]
-    c5 = constants[5]
-    c6 = constants[6]
-    for group in range(work.shape[0] // (7 * legs)):
+    for group in range(work.shape[0] // (2 * legs)):
         for u in range(legs):
-            r0 = group * 7 * legs + u
+            r0 = group * 2 * legs + u
+            r1 = r0 + legs
+            x0 = load(work, 2 * r0)
+            x1 = load(work, 2 * r0 + 1)
+            x2 = load(work, 2 * r1)
+            x3 = load(work, 2 * r1 + 1)
+            if not dif:
+                w, c, s = kind[r0], factor[r0, 0], factor[r0, 1]
+                x0, x1 = before(x0, x1, w, c, s, align, product)
+                w, c, s = kind[r1], factor[r1, 0], factor[r1, 1]
+                x2, x3 = before(x2, x3, w, c, s, align, product)
+            yv0 = x0
+            yv2 = x2
+            yv4 = yv0 + yv2
+            yv6 = yv0 - yv2
+            yv1 = x1
+            yv3 = x3
+            yv5 = yv1 + yv3
+            yv7 = yv1 - yv3
+            y0 = yv4
+            y2 = yv6
+            y1 = yv5
+            y3 = yv7
+            if dif:
+                w, c, s = kind[r0], factor[r0, 0], factor[r0, 1]
+                y0, y1 = behind(y0, y1, w, c, s, sum_first, turn_first, product, total)
+                w, c, s = kind[r1], factor[r1, 0], factor[r1, 1]
+                y2, y3 = behind(y2, y3, w, c, s, sum_first, turn_first, product, total)
+            else:
+                y0 = through(y0, total)
+                y1 = through(y1, total)
+                y2 = through(y2, total)
+                y3 = through(y3, total)
+            store(work, 2 * r0, y0)
+            store(work, 2 * r0 + 1, y1)
+            store(work, 2 * r1, y2)
+            store(work, 2 * r1 + 1, y3)
+
+
+@inside()
+def stage4(work, kind, factor, option, product, total):  # type: ignore[no-untyped-def]
+    """A stage of radix 4 on `work` (N, 2, lanes)."""
+    legs, dif, align = option[LEGS], option[DIF], option[ALIGN]
+    sum_first, turn_first = option[SUM_FIRST], option[TURN_FIRST]
+    inverse = option[INVERSE]
+    for group in range(work.shape[0] // (4 * legs)):
+        for u in range(legs):
+            r0 = group * 4 * legs + u
             r1 = r0 + legs
             r2 = r1 + legs
             r3 = r2 + legs
-            r4 = r3 + legs
-            r5 = r4 + legs
-            r6 = r5 + legs
             x0 = load(work, 2 * r0)
             x1 = load(work, 2 * r0 + 1)
             x2 = load(work, 2 * r1)
@@ -929,12 +556,6 @@ def stage7(work, kind, factor, constants, option, product, sums, total):  # type
             x5 = load(work, 2 * r2 + 1)
             x6 = load(work, 2 * r3)
             x7 = load(work, 2 * r3 + 1)
-            x8 = load(work, 2 * r4)
-            x9 = load(work, 2 * r4 + 1)
-            x10 = load(work, 2 * r5)
-            x11 = load(work, 2 * r5 + 1)
-            x12 = load(work, 2 * r6)
-            x13 = load(work, 2 * r6 + 1)
             if not dif:
                 w, c, s = kind[r0], factor[r0, 0], factor[r0, 1]
                 x0, x1 = before(x0, x1, w, c, s, align, product)
@@ -944,223 +565,63 @@ def stage7(work, kind, factor, constants, option, product, sums, total):  # type
                 x4, x5 = before(x4, x5, w, c, s, align, product)
                 w, c, s = kind[r3], factor[r3, 0], factor[r3, 1]
                 x6, x7 = before(x6, x7, w, c, s, align, product)
-                w, c, s = kind[r4], factor[r4, 0], factor[r4, 1]
-                x8, x9 = before(x8, x9, w, c, s, align, product)
-                w, c, s = kind[r5], factor[r5, 0], factor[r5, 1]
-                x10, x11 = before(x10, x11, w, c, s, align, product)
-                w, c, s = kind[r6], factor[r6, 0], factor[r6, 1]
-                x12, x13 = before(x12, x13, w, c, s, align, product)
-            yv2 = x2
-            yv12 = x12
-            yv14 = yv2 + yv12
-            yv20 = yv2 - yv12
-            yv34 = c4 * yv20
-            yv54 = c5 * yv20
-            yv74 = c6 * yv20
             yv0 = x0
-            yv26 = yv0 + yv14
-            yv32 = c1 * yv14
-            yv52 = c2 * yv14
-            yv72 = c3 * yv14
-            yv3 = x3
-            yv13 = x13
-            yv15 = yv3 + yv13
-            yv21 = yv3 - yv13
-            yv35 = c4 * yv21
-            yv55 = c5 * yv21
-            yv75 = c6 * yv21
-            yv1 = x1
-            yv27 = yv1 + yv15
-            yv33 = c1 * yv15
-            yv53 = c2 * yv15
-            yv73 = c3 * yv15
             yv4 = x4
-            yv10 = x10
-            yv16 = yv4 + yv10
-            yv22 = yv4 - yv10
-            yv28 = yv16 + yv26
-            yv40 = c5 * yv22
-            yv42 = yv34 + yv40
-            yv60 = c6 * yv22
-            yv62 = yv54 - yv60
-            yv80 = c4 * yv22
-            yv82 = yv74 - yv80
-            yv36 = c2 * yv16
-            yv38 = yv32 + yv36
-            yv56 = c3 * yv16
-            yv58 = yv52 + yv56
-            yv76 = c1 * yv16
-            yv78 = yv72 + yv76
+            yv8 = yv0 + yv4
+            yv12 = yv0 - yv4
+            yv1 = x1
             yv5 = x5
-            yv11 = x11
-            yv17 = yv5 + yv11
-            yv23 = yv5 - yv11
-            yv29 = yv17 + yv27
-            yv41 = c5 * yv23
-            yv43 = yv35 + yv41
-            yv61 = c6 * yv23
-            yv63 = yv55 - yv61
-            yv81 = c4 * yv23
-            yv83 = yv75 - yv81
-            yv37 = c2 * yv17
-            yv39 = yv33 + yv37
-            yv57 = c3 * yv17
-            yv59 = yv53 + yv57
-            yv77 = c1 * yv17
-            yv79 = yv73 + yv77
+            yv9 = yv1 + yv5
+            yv13 = yv1 - yv5
+            yv2 = x2
             yv6 = x6
-            yv8 = x8
-            yv18 = yv6 + yv8
-            yv30 = yv18 + yv28
-            yv24 = yv6 - yv8
-            yv48 = c6 * yv24
-            yv50 = yv42 + yv48
-            yv68 = c4 * yv24
-            yv70 = yv62 - yv68
-            yv88 = c5 * yv24
-            yv90 = yv82 + yv88
-            yv44 = c3 * yv18
-            yv46 = yv38 + yv44
-            yv64 = c1 * yv18
-            yv66 = yv58 + yv64
-            yv84 = c2 * yv18
-            yv86 = yv78 + yv84
+            yv10 = yv2 + yv6
+            yv14 = yv2 - yv6
+            yv19 = yv13 - yv14
+            yv23 = yv13 + yv14
+            yv16 = yv8 + yv10
+            yv20 = yv8 - yv10
+            yv3 = x3
             yv7 = x7
-            yv9 = x9
-            yv19 = yv7 + yv9
-            yv31 = yv19 + yv29
-            yv25 = yv7 - yv9
-            yv49 = c6 * yv25
-            yv51 = yv43 + yv49
-            yv69 = c4 * yv25
-            yv71 = yv63 - yv69
-            yv89 = c5 * yv25
-            yv91 = yv83 + yv89
-            yv45 = c3 * yv19
-            yv47 = yv39 + yv45
-            yv65 = c1 * yv19
-            yv67 = yv59 + yv65
-            yv85 = c2 * yv19
-            yv87 = yv79 + yv85
-            y0 = yv30
-            y12 = yv50
-            y10 = yv70
-            y8 = yv90
-            y2 = yv46
-            y4 = yv66
-            y6 = yv86
-            y1 = yv31
-            y13 = yv51
-            y11 = yv71
-            y9 = yv91
-            y3 = yv47
-            y5 = yv67
-            y7 = yv87
-            y2 = through(y2, sums)
-            y3 = through(y3, sums)
-            y4 = through(y4, sums)
-            y5 = through(y5, sums)
-            y6 = through(y6, sums)
-            y7 = through(y7, sums)
-            y8 = through(y8, sums)
-            y9 = through(y9, sums)
-            y10 = through(y10, sums)
-            y11 = through(y11, sums)
-            y12 = through(y12, sums)
-            y13 = through(y13, sums)
-            zv2 = y0
-            zv16 = c0 * zv2
-            zv3 = y1
-            zv17 = c0 * zv3
-            zv0 = x0
-            zv18 = c0 * zv0
-            zv4 = y2
-            zv20 = zv4 + zv18
-            zv15 = y13
-            zv22 = zv15 + zv20
-            zv24 = zv20 - zv15
-            zv6 = y4
-            zv26 = zv6 + zv18
-            zv8 = y6
-            zv32 = zv8 + zv18
-            zv11 = y9
-            zv34 = zv11 + zv32
-            zv36 = zv32 - zv11
-            zv13 = y11
-            zv28 = zv13 + zv26
-            zv30 = zv26 - zv13
-            zv1 = x1
-            zv19 = c0 * zv1
-            zv5 = y3
-            zv21 = zv5 + zv19
-            zv14 = y12
-            zv23 = zv21 - zv14
-            zv25 = zv14 + zv21
-            zv7 = y5
-            zv27 = zv7 + zv19
-            zv9 = y7
-            zv33 = zv9 + zv19
-            zv10 = y8
-            zv35 = zv33 - zv10
-            zv37 = zv10 + zv33
-            zv12 = y10
-            zv29 = zv27 - zv12
-            zv31 = zv12 + zv27
-            z0 = zv16
-            z1 = zv17
-            z2 = zv22
-            z12 = zv24
-            z6 = zv34
-            z8 = zv36
-            z4 = zv28
-            z10 = zv30
-            z3 = zv23
-            z13 = zv25
-            z7 = zv35
-            z9 = zv37
-            z5 = zv29
-            z11 = zv31
+            yv11 = yv3 + yv7
+            yv15 = yv3 - yv7
+            yv18 = yv12 + yv15
+            yv22 = yv12 - yv15
+            yv17 = yv9 + yv11
+            yv21 = yv9 - yv11
+            y3 = yv19
+            y7 = yv23
+            y0 = yv16
+            y4 = yv20
+            y2 = yv18
+            y6 = yv22
+            y1 = yv17
+            y5 = yv21
+            if inverse:
+                y2, y3, y6, y7 = y6, y7, y2, y3
             if dif:
                 w, c, s = kind[r0], factor[r0, 0], factor[r0, 1]
-                z0, z1 = behind(z0, z1, w, c, s, sum_first, turn_first, product, total)
+                y0, y1 = behind(y0, y1, w, c, s, sum_first, turn_first, product, total)
                 w, c, s = kind[r1], factor[r1, 0], factor[r1, 1]
-                z2, z3 = behind(z2, z3, w, c, s, sum_first, turn_first, product, total)
+                y2, y3 = behind(y2, y3, w, c, s, sum_first, turn_first, product, total)
                 w, c, s = kind[r2], factor[r2, 0], factor[r2, 1]
-                z4, z5 = behind(z4, z5, w, c, s, sum_first, turn_first, product, total)
+                y4, y5 = behind(y4, y5, w, c, s, sum_first, turn_first, product, total)
                 w, c, s = kind[r3], factor[r3, 0], factor[r3, 1]
-                z6, z7 = behind(z6, z7, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r4], factor[r4, 0], factor[r4, 1]
-                z8, z9 = behind(z8, z9, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r5], factor[r5, 0], factor[r5, 1]
-                z10, z11 = behind(z10, z11, w, c, s, sum_first, turn_first, product, total)
-                w, c, s = kind[r6], factor[r6, 0], factor[r6, 1]
-                z12, z13 = behind(z12, z13, w, c, s, sum_first, turn_first, product, total)
+                y6, y7 = behind(y6, y7, w, c, s, sum_first, turn_first, product, total)
             else:
-                z0 = through(z0, total)
-                z1 = through(z1, total)
-                z2 = through(z2, total)
-                z3 = through(z3, total)
-                z4 = through(z4, total)
-                z5 = through(z5, total)
-                z6 = through(z6, total)
-                z7 = through(z7, total)
-                z8 = through(z8, total)
-                z9 = through(z9, total)
-                z10 = through(z10, total)
-                z11 = through(z11, total)
-                z12 = through(z12, total)
-                z13 = through(z13, total)
-            store(work, 2 * r0, z0)
-            store(work, 2 * r0 + 1, z1)
-            store(work, 2 * r1, z2)
-            store(work, 2 * r1 + 1, z3)
-            store(work, 2 * r2, z4)
-            store(work, 2 * r2 + 1, z5)
-            store(work, 2 * r3, z6)
-            store(work, 2 * r3 + 1, z7)
-            store(work, 2 * r4, z8)
-            store(work, 2 * r4 + 1, z9)
-            store(work, 2 * r5, z10)
-            store(work, 2 * r5 + 1, z11)
-            store(work, 2 * r6, z12)
-            store(work, 2 * r6 + 1, z13)
+                y0 = through(y0, total)
+                y1 = through(y1, total)
+                y2 = through(y2, total)
+                y3 = through(y3, total)
+                y4 = through(y4, total)
+                y5 = through(y5, total)
+                y6 = through(y6, total)
+                y7 = through(y7, total)
+            store(work, 2 * r0, y0)
+            store(work, 2 * r0 + 1, y1)
+            store(work, 2 * r1, y2)
+            store(work, 2 * r1 + 1, y3)
+            store(work, 2 * r2, y4)
+            store(work, 2 * r2 + 1, y5)
+            store(work, 2 * r3, y6)
+            store(work, 2 * r3 + 1, y7)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from numba import njit
-
+from fixedpoint._inside import inside
 from fixedpoint._vector import maximum, minimum, signs
 
 # Points of a stage, and the columns of their table.
@@ -49,26 +48,26 @@ OPTIONS: Final = 8
 MULTIPLY: Final = 4  # a row's kind; 1 to 3 are turns by so many times -j
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inside(forceinline=True)
 def rounded(value, drop, always, odd, negative):  # type: ignore[no-untyped-def]
     """value / 2**drop by the terms of `rounding_terms`."""
     # No branch on the mode: a few operations on vectors cost less to run, and to compile.
     return (value + always + ((value >> drop) & odd) + (signs(value) & negative)) >> drop
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inside(forceinline=True)
 def fitted(value, point):  # type: ignore[no-untyped-def]
     """A rounded value in the point's word."""
     return (minimum(maximum(value, point[LO]), point[HI]) << point[FIT]) >> point[FIT]
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inside(forceinline=True)
 def through(value, point):  # type: ignore[no-untyped-def]
     """A value through a point without registers (from_bits, then_bits); one that is absent drops 0."""
     return fitted(rounded(value, point[DROP], point[ALWAYS], point[ODD], point[NEGATIVE]), point)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inside(forceinline=True)
 def turned(re, im, quarters):  # type: ignore[no-untyped-def]
     """Times (-j)**quarters."""
     if quarters == 1:
@@ -80,7 +79,7 @@ def turned(re, im, quarters):  # type: ignore[no-untyped-def]
     return re, im
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inside(forceinline=True)
 def before(re, im, kind, c, s, align, product):  # type: ignore[no-untyped-def]
     """The way to a DIT butterfly: a factor c + js, or an exact turn."""
     if kind == MULTIPLY:
@@ -89,7 +88,7 @@ def before(re, im, kind, c, s, align, product):  # type: ignore[no-untyped-def]
     return re << align, im << align
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inside(forceinline=True)
 def behind(re, im, kind, c, s, sum_first, turn_first, product, total):  # type: ignore[no-untyped-def]
     """The way from a DIF butterfly."""
     if kind == MULTIPLY:

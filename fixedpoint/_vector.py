@@ -23,13 +23,14 @@ __all__ = [
     "BITS",
     "Vector",
     "differing",
+    "high_half",
+    "joined",
     "load",
+    "low_half",
     "maximum",
     "minimum",
-    "narrow",
     "signs",
     "store",
-    "wide",
 ]
 
 BITS: Final = 512
@@ -142,25 +143,41 @@ def maximum(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def wide(typing: Any, a: Any) -> Any:
-    """int32 lanes as int64 lanes."""
-    kind = Vector(64, a.lanes)
+def low_half(typing: Any, a: Any) -> Any:
+    """The low half of every lane's bits, as a signed number.
+
+    A compiler that sees it before a product takes the narrow multiplier, at a third of the cost.
+    """
 
     def lowered(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.sext(args[0], ir.VectorType(ir.IntType(64), kind.lanes))
+        half = ir.Constant(args[0].type, [sig.return_type.bits // 2] * sig.return_type.lanes)
+        return builder.ashr(builder.shl(args[0], half), half)
 
-    return signature(kind, a), lowered
+    return signature(a, a), lowered
 
 
 @intrinsic
-def narrow(typing: Any, a: Any) -> Any:
-    """The low half of int64 lanes, as int32 lanes."""
-    kind = Vector(32, a.lanes)
+def high_half(typing: Any, a: Any) -> Any:
+    """The high half of every lane's bits, as a signed number."""
 
     def lowered(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.trunc(args[0], ir.VectorType(ir.IntType(32), kind.lanes))
+        half = ir.Constant(args[0].type, [sig.return_type.bits // 2] * sig.return_type.lanes)
+        return builder.ashr(args[0], half)
 
-    return signature(kind, a), lowered
+    return signature(a, a), lowered
+
+
+@intrinsic
+def joined(typing: Any, low: Any, high: Any) -> Any:
+    """The low halves of two vectors' lanes, one above the other."""
+
+    def lowered(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = sig.return_type
+        half = ir.Constant(args[0].type, [kind.bits // 2] * kind.lanes)
+        mask = ir.Constant(args[0].type, [(1 << kind.bits // 2) - 1] * kind.lanes)
+        return builder.or_(builder.shl(args[1], half), builder.and_(args[0], mask))
+
+    return signature(low, low, high), lowered
 
 
 @intrinsic

@@ -245,7 +245,7 @@ def fft_noise(
     incoming : Noise
         Error of the words that are transformed.
     block_shifts : sequence of int, optional
-        With block floating point the bits that each stage's input is divided by
+        With block floating point the bits that each stage divides by
         (`block_floating_shifts` predicts them, `mixed_radix.Result.shifts` has them). The noise
         is then in LSB of the mantissas.
 
@@ -304,8 +304,12 @@ def fft_noise(
         words.along[:] = 0.0
         shift = stage.shift
         if block is not None and block_shifts is not None:
-            words.cut(Point(shift=int(block_shifts[s]), rounding=block.rounding))
-            shift += int(block_shifts[s])
+            taken = int(block_shifts[s])
+            shift += taken
+            if block.early:
+                words.cut(Point(shift=taken, rounding=block.rounding))
+            else:
+                stage = stage.shifted(taken, plan.decimation)
         factors = _Factors(
             multiplied=program.kind[s] == _MULTIPLY,
             words=program.factor[s],

@@ -115,8 +115,7 @@ of numbers and the words stay in registers; the others work on rows of scratch a
 
 from __future__ import annotations
 
-from numba import njit
-
+from fixedpoint._inside import inside
 from fixedpoint._points import (
     ALIGN,
     DIF,
@@ -168,7 +167,7 @@ def _function(name: str, arguments: str, what: str, body: list[str]) -> list[str
     return [
         "",
         "",
-        "@njit(cache=True, nogil=True)",
+        "@inside()",
         f"def {name}({arguments}):  # type: ignore[no-untyped-def]",
         f'    """{what}"""',
         *(f"    {line}" for line in body),
@@ -209,7 +208,7 @@ def _on_rows(radix: int) -> list[str]:
 
 
 def _in_registers(radix: int) -> list[str]:
-    """A whole stage."""
+    """A whole stage of an even radix."""
     pairs = [(2 * i, 2 * i + 1) for i in range(radix)]
     body = [f"r{i} = r{i - 1} + legs" for i in range(1, radix)]
     for i, (re, im) in enumerate(pairs):
@@ -220,39 +219,28 @@ def _in_registers(radix: int) -> list[str]:
             f"    w, c, s = kind[r{i}], factor[r{i}, 0], factor[r{i}, 1]",
             f"    x{re}, x{im} = before(x{re}, x{im}, w, c, s, align, product)",
         ]
-    names = [f"x{k}" for k in range(2 * radix)]
-    body += _statements(inner(radix, _marks(radix)), names, "y")
-    last = "y"
+    body += _statements(inner(radix), [f"x{k}" for k in range(2 * radix)], "y")
     if radix == 4:
         body += ["if inverse:", "    y2, y3, y6, y7 = y6, y7, y2, y3"]
-    if radix % 2:
-        body += [f"y{k} = through(y{k}, sums)" for k in range(2, 2 * radix)]
-        names = ["x0", "x1", *(f"y{k}" for k in range(2 * radix))]
-        body += _statements(outer(radix, _MARK), names, "z")
-        last = "z"
     ways = "sum_first, turn_first, product, total"
     body.append("if dif:")
     for i, (re, im) in enumerate(pairs):
         body += [
             f"    w, c, s = kind[r{i}], factor[r{i}, 0], factor[r{i}, 1]",
-            f"    {last}{re}, {last}{im} = behind({last}{re}, {last}{im}, w, c, s, {ways})",
+            f"    y{re}, y{im} = behind(y{re}, y{im}, w, c, s, {ways})",
         ]
     body.append("else:")
-    body += [f"    {last}{k} = through({last}{k}, total)" for k in range(2 * radix)]
+    body += [f"    y{k} = through(y{k}, total)" for k in range(2 * radix)]
     for i, (re, im) in enumerate(pairs):
-        body += [
-            f"store(work, 2 * r{i}, {last}{re})",
-            f"store(work, 2 * r{i} + 1, {last}{im})",
-        ]
+        body += [f"store(work, 2 * r{i}, y{re})", f"store(work, 2 * r{i} + 1, y{im})"]
     return _function(
         f"stage{radix}",
-        "work, kind, factor, constants, option, product, sums, total",
+        "work, kind, factor, option, product, total",
         f"A stage of radix {radix} on `work` (N, 2, lanes).",
         [
             "legs, dif, align = option[LEGS], option[DIF], option[ALIGN]",
             "sum_first, turn_first = option[SUM_FIRST], option[TURN_FIRST]",
             *(["inverse = option[INVERSE]"] if radix == 4 else []),
-            *_constants(radix),
             f"for group in range(work.shape[0] // ({radix} * legs)):",
             "    for u in range(legs):",
             f"        r0 = group * {radix} * legs + u",
@@ -266,6 +254,7 @@ def source() -> str:
     lines = _HEAD.splitlines()
     for radix in (2, 3, 4, 5, 7):
         lines += _on_rows(radix)
+    for radix in (2, 4):
         lines += _in_registers(radix)
     return "\n".join(lines) + "\n"
 

@@ -134,7 +134,8 @@ class _Frame:
         bits = self.datapath.input.bits
         for stage, points in enumerate(self.datapath.stages):
             if self.datapath.block is not None:
-                state = self.block(state, stage, points, bits)
+                state, late = self.block(state, stage, points, bits)
+                points = points.shifted(late, self.plan.decimation)
             state = self.stage(state, stage, points)
             bits = bits if points.bits is None else points.bits
         words = [(0, 0)] * len(state)
@@ -315,8 +316,8 @@ class _Frame:
     # ------------------------------------------------------------ block floating point
     def block(
         self, state: dict[Digits, Pair], stage: int, points: StageDatapath, bits: int
-    ) -> dict[Digits, Pair]:
-        """The frame divided by the power of two that the rule asks for."""
+    ) -> tuple[dict[Digits, Pair], int]:
+        """The frame divided by the power of two that the rule asks for, or what is to be divided."""
         block = self.datapath.block
         assert block is not None
         words = [int(part) for pair in state.values() for part in pair]
@@ -352,11 +353,13 @@ class _Frame:
             shift = self.pending[at]
         self.exponent += shift - up
 
+        early, late = (shift, 0) if block.early else (0, shift)
+
         def shifted(part: Fraction) -> Fraction:
             rounding: Rounding = block.rounding
-            return Fraction(round_to_integer(part * 2**up / 2**shift, rounding))
+            return Fraction(round_to_integer(part * 2**up / 2**early, rounding))
 
-        return {digits: (shifted(re), shifted(im)) for digits, (re, im) in state.items()}
+        return {digits: (shifted(re), shifted(im)) for digits, (re, im) in state.items()}, late
 
     def suits(self, peak: int, shift: int, stage: int, points: StageDatapath, bits: int) -> bool:
         """Whether (peak / 2**shift + 1) * growth is within the words behind the stage."""

@@ -506,7 +506,7 @@ def _block_limits(plan: FftPlan, datapath: FftDatapath, kind: NDArray[np.int8]) 
 
 
 def _block(program: Program, words: Words, stage: int, shifts: Words, ups: Words) -> Words:
-    """Decide every frame's shift before `stage`, note it, and return the shifted frames."""
+    """Decide every frame's shift at `stage`, note it, and return the frames, shifted if early."""
     from fixedpoint.rounding import rounding_terms
 
     block = program.datapath.block
@@ -536,6 +536,8 @@ def _block(program: Program, words: Words, stage: int, shifts: Words, ups: Words
             shifts[:, stage + r] = 1 if stage == 0 else bit
     if stage == 0:
         words = words << ups[:, None, None]
+    if not block.early:
+        return words
     taken = shifts[:, stage]
     code = rounding_code(block.rounding)
     for shift in np.unique(taken[taken > 0]):
@@ -695,7 +697,7 @@ def run(
         A word does not fit at a point whose overflow is RAISE: names the earliest stage and there
         the first index.
     """
-    from fixedpoint._frames import LANES_32, LANES_64
+    from fixedpoint._frames import LANES_32, LANES_64, pairs
     from fixedpoint._threads import over_lines
     from fixedpoint.stage_kernels import run_plain
 
@@ -711,13 +713,15 @@ def run(
         result[:, program.target] = words[:, program.source]
     elif program.plain is not None and not count and not capture:
         lanes, lane = (LANES_32, np.int32) if program.lane_bits == 32 else (LANES_64, np.int64)
+        frames = words, result
+        if 2 * words.itemsize == 2 * result.itemsize == np.dtype(lane).itemsize:
+            frames = pairs(words), pairs(result)
 
         def piece(begin: int, end: int) -> None:
             run_plain(
                 begin,
                 end,
-                words,
-                result,
+                *frames,
                 np.zeros((length, 2, lanes), lane),
                 program.source,
                 program.target,
@@ -739,13 +743,45 @@ def run(
             if program.datapath.block is not None:
                 held = _block(program, held, s, shifts, ups)
             behind = np.empty((lines, length, 2), np.int64)
-            _run_counted(program, held, behind, (natural, natural), (s, s + 1), tallies)
+            _block_stage(program, held, behind, natural, shifts[:, s], s, tallies)
             if capture:
                 captured.append(behind)
             held = behind
         result[:, program.target] = held
     _raise_overflow(program, tallies)
     return Result(words=result, shifts=shifts, ups=ups, tallies=tallies, captured=tuple(captured))
+
+
+def _block_stage(
+    program: Program,
+    words: Words,
+    out: Words,
+    places: Words,
+    taken: Words,
+    stage: int,
+    tallies: Words,
+) -> None:
+    """Bring frames through one stage, each with the shift that it has taken (late)."""
+    block, span = program.datapath.block, (stage, stage + 1)
+    if block is None or block.early:
+        _run_counted(program, words, out, (places, places), span, tallies)
+        return
+    for shift in np.unique(taken):
+        rows = np.flatnonzero(taken == shift)
+        stages = list(program.datapath.stages)
+        stages[stage] = stages[stage].shifted(int(shift), program.plan.decimation)
+        datapath = replace(program.datapath, stages=tuple(stages))
+        points = lower(program.plan, datapath, program.inverse).points
+        some = np.empty((len(rows), *words.shape[1:]), np.int64)
+        own = np.zeros_like(tallies)
+        own[:, :, 1] = -1
+        _run_counted(
+            replace(program, points=points), words[rows], some, (places, places), span, own
+        )
+        line, rest = np.divmod(own[:, :, 1], 2 * program.length)
+        own[:, :, 1] = np.where(own[:, :, 1] < 0, -1, rows[line] * 2 * program.length + rest)
+        _merge(tallies, own)
+        out[rows] = some
 
 
 def _run_counted(
@@ -762,6 +798,7 @@ def _run_counted(
     from fixedpoint.stage_kernels import run_counted
 
     lock = threading.Lock()
+    chosen = _chosen(program)
 
     def piece(begin: int, end: int) -> None:
         own = np.zeros_like(tallies)
@@ -778,6 +815,7 @@ def _run_counted(
             program.constants,
             program.options,
             program.points,
+            chosen,
             *span,
             own,
             extremes,
@@ -787,6 +825,21 @@ def _run_counted(
             _merge(tallies, own)
 
     over_lines(piece, len(words), LANES_64)
+
+
+def _chosen(program: Program) -> NDArray[np.bool_]:
+    """Which places pass which point of which stage: bool (stages, points, N)."""
+    plan, kind = program.plan, program.kind
+    chosen = np.ones((len(kind), len(POINT_NAMES), program.length), np.bool_)
+    multiplied = kind == _MULTIPLY
+    places = np.arange(program.length)
+    for s, (radix, stage) in enumerate(zip(plan.radices, program.datapath.stages, strict=True)):
+        chosen[s, 1:3] = multiplied[s]
+        chosen[s, 3] = places // program.options[s, 1] % radix > 0
+        if plan.decimation is Decimation.DIF and not stage.sum_first:
+            chosen[s, 4] = ~multiplied[s]
+        chosen[s, 6] = (kind[s] > 0) & ~multiplied[s]
+    return chosen
 
 
 def _merge(into: Words, own: Words) -> None:

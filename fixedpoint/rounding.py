@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def rounding_terms(shift: int, mode: int) -> tuple[int, int, int]:
     """Return what `round_with` adds below the cut: always, if odd, and if negative.
 
@@ -73,7 +73,7 @@ def rounding_terms(shift: int, mode: int) -> tuple[int, int, int]:
     return half, 0, 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def round_with(value: int, shift: int, always: int, odd: int, negative: int) -> int:
     """Return `value / 2**shift` rounded by the terms of `rounding_terms`; any int64 `value`.
 
@@ -85,7 +85,7 @@ def round_with(value: int, shift: int, always: int, odd: int, negative: int) -> 
     return quotient + ((rest + always + (quotient & odd) + ((value >> 63) & negative)) >> shift)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def round_shift(value: int, shift: int, mode: int) -> int:
     """Return `value / 2**shift` rounded to an integer: any int64 `value`, any `shift` >= 0."""
     if shift <= 62:
@@ -109,7 +109,7 @@ def round_shift(value: int, shift: int, mode: int) -> int:
     return 1 if value > half else (-1 if value < -half else 0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def fit(value: int, lo: int, hi: int, mode: int) -> tuple[int, bool]:
     """Return `value` in [lo, hi] and whether it was outside.
 
@@ -123,7 +123,7 @@ def fit(value: int, lo: int, hi: int, mode: int) -> tuple[int, bool]:
     return min(max(value, lo), hi), overflowed
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def shift_fit(
     value: int, shift: int, rounding: int, lo: int, hi: int, overflow: int
 ) -> tuple[int, bool]:
@@ -137,7 +137,7 @@ def shift_fit(
         return (lo if value < 0 else hi), True
     # value * 2**up is in [lo, hi] if and only if value is in [ceil(lo / 2**up), hi >> up].
     if value < (lo + ((1 << up) - 1)) >> up:
-        return (fit(value << up, lo, hi, WRAP)[0] if overflow == WRAP else lo), True
+        return (fit(value << up, lo, hi, overflow)[0] if overflow == WRAP else lo), True
     if value > hi >> up:
-        return (fit(value << up, lo, hi, WRAP)[0] if overflow == WRAP else hi), True
+        return (fit(value << up, lo, hi, overflow)[0] if overflow == WRAP else hi), True
     return value << up, False

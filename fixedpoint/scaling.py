@@ -164,7 +164,7 @@ class BlockRule(enum.Enum):
 class BlockScaling:
     """Block floating point: one exponent per frame, shifts decided by the frame's own words.
 
-    Before a stage every word of the frame is divided by 2**shift.
+    A stage divides every word of the frame by 2**shift, where it rounds anyway or before it begins.
 
     Parameters
     ----------
@@ -177,8 +177,12 @@ class BlockScaling:
         on; the first group always halves.
     normalise : bool
         Shift the input up first until its peak meets the rule's limit.
+    early : bool
+        Divide before the stage, as cores do that shift what they read from their memory: an own
+        rounding, whose noise the stage then amplifies. If not, the stage's `sum` and `product`
+        drop so many bits more, and each word is rounded once. OR_BITS is early.
     rounding : Rounding
-        Of the bits that such a shift drops.
+        Of the bits that an early shift drops.
     counter_bits : int or None
         OR_BITS: the shift up is counted in a signed register of so many bits; where that wraps to
         a negative count the frame stays as it is. None: a register that is wide enough.
@@ -186,6 +190,7 @@ class BlockScaling:
 
     rule: BlockRule = BlockRule.PEAK
     normalise: bool = True
+    early: bool = False
     rounding: Rounding = Rounding.HALF_EVEN
     counter_bits: int | None = None
 
@@ -198,8 +203,13 @@ class BlockScaling:
             if self.rule not in accepted:
                 raise InputError(f"rule is {self.rule!r}; accepted: {', '.join(accepted)}.")
             object.__setattr__(self, "rule", BlockRule(self.rule))
-        if not isinstance(self.normalise, bool):
-            raise InputError(f"normalise is {self.normalise!r}: expected True or False.")
+        for name in ("normalise", "early"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {getattr(self, name)!r}: expected True or False.")
+        if self.rule is BlockRule.OR_BITS and not self.early:
+            raise InputError(
+                "rule or_bits divides before every stage: set early=True, or take the rule peak."
+            )
         rounding_code(self.rounding)
 
     def to_json(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from fixedpoint import mac
+from fixedpoint._inside import inside
 from fixedpoint._threads import over_lines
 from fixedpoint.arith import finest_format, quantize, to_value
 from fixedpoint.datapath import Cut, Datapath
@@ -24,7 +25,7 @@ from fixedpoint.mixed_radix import Program, Result, lower
 from fixedpoint.mixed_radix import run as transform
 from fixedpoint.modes import FLOOR, WRAP, overflow_code, rounding_code
 from fixedpoint.qformat import QFormat, as_format
-from fixedpoint.rounding import shift_fit
+from fixedpoint.rounding import fit, round_shift
 from fixedpoint.trace import StageError, StageTrace
 from parc_hw.errors import InputError
 from parc_hw.plan import FftPlan, Order
@@ -111,7 +112,7 @@ def _product_kernel(begin, end, x, s, out, three, table, tallies):  # type: igno
     Rows of `table` are shift, rounding, lo, hi, overflow of product, accumulator, result.
     """
     groups, lines, channels, length, _ = x.shape
-    part_sums = np.empty(2, np.int64)
+    part_sums, held = np.empty(2, np.int64), np.empty(4, np.int64)
     for item in range(begin, end):
         o, line = item // lines, item % lines
         source = x[o if groups > 1 else 0, line]
@@ -123,36 +124,34 @@ def _product_kernel(begin, end, x, s, out, three, table, tallies):  # type: igno
                 a, b = source[channel, f, 0], source[channel, f, 1]
                 c, d = s[o, channel, f, 0], s[o, channel, f, 1]
                 if three:
-                    k1 = _point(c * (a + b), 0, 2 * f, table, tally)
-                    k2 = _point(a * (d - c), 0, 2 * f + 1, table, tally)
-                    k3 = _point(b * (c + d), 0, 2 * f, table, tally)
-                    re, im = k1 - k3, k1 + k2
+                    held[0], held[1], held[2] = c * (a + b), b * (c + d), a * (d - c)
                 else:
-                    re = _point(a * c, 0, 2 * f, table, tally)
-                    re -= _point(b * d, 0, 2 * f, table, tally)
-                    im = _point(a * d, 0, 2 * f + 1, table, tally)
-                    im += _point(b * c, 0, 2 * f + 1, table, tally)
+                    held[0], held[1], held[2], held[3] = a * c, b * d, a * d, b * c
+                for k in range(3 if three else 4):
+                    held[k] = _point(held[k], 2 * f + k // 2, table[0], tally[0])
+                re = held[0] - held[1]
+                im = held[2] + (held[0] if three else held[3])
                 for part in range(2):
                     term = re if part == 0 else im
                     # the register's LSB may be coarser or finer than the products'
                     total = (part_sums[part] << table[3, 0]) + (term << table[3, 1])
-                    part_sums[part] = _point(total, 1, 2 * f + part, table, tally)
+                    part_sums[part] = _point(total, 2 * f + part, table[1], tally[1])
             for part in range(2):
-                out[o, line, f, part] = _point(part_sums[part], 2, 2 * f + part, table, tally)
+                out[o, line, f, part] = _point(part_sums[part], 2 * f + part, table[2], tally[2])
 
 
-@njit(cache=True, nogil=True)
-def _point(value, point, word, table, tally):  # type: ignore[no-untyped-def]
+@inside()
+def _point(value, word, row, tally):  # type: ignore[no-untyped-def]
     """Bring one word through a point and note it."""
-    shift, rounding, lo, hi, overflow = table[point]
-    asked, _ = shift_fit(value, shift, rounding, -(1 << 63), (1 << 63) - 1, 1)
-    tally[point, 2] = min(tally[point, 2], asked)
-    tally[point, 3] = max(tally[point, 3], asked)
-    kept, overflowed = shift_fit(asked, 0, 0, lo, hi, overflow)
+    shift, rounding, lo, hi, overflow = row
+    asked = round_shift(value, shift, rounding) if shift >= 0 else value << -shift
+    tally[2] = min(tally[2], asked)
+    tally[3] = max(tally[3], asked)
+    kept, overflowed = fit(asked, lo, hi, overflow)
     if overflowed:
-        tally[point, 0] += 1
-        if tally[point, 1] < 0 or word < tally[point, 1]:
-            tally[point, 1] = word
+        tally[0] += 1
+        if tally[1] < 0 or word < tally[1]:
+            tally[1] = word
     return kept
 
 

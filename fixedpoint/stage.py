@@ -228,6 +228,14 @@ class StageDatapath:
             return self.output.width
         return self.sum.width
 
+    def shifted(self, bits: int, decimation: Decimation) -> StageDatapath:
+        """Return the stage that divides by 2**bits more, in its own rounding."""
+        total = replace(self.sum, shift=self.sum.shift + bits)
+        if self.product is None or self.sum_first or decimation is Decimation.DIT:
+            return replace(self, sum=total)
+        product = replace(self.product, shift=self.product.shift + bits)
+        return replace(self, sum=total, product=product)
+
     def check(self, decimation: Decimation, stage: int) -> None:
         """Raise unless both ways through the stage scale alike.
 

@@ -20,6 +20,9 @@ With no integer bit (`ac_fixed<bits, 0>`) the factor 1 becomes -1 there; that is
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -87,15 +90,7 @@ def ac_dif_r2(*, bits: int = 16, twiddle_bits: int = 18) -> Profile:
         count = _stages(length)
         return FftPlan(radices=(2,) * count), _datapath(bits, (stage,) * count)
 
-    return engine_profile(
-        name=f"ac_dif_r2(bits={bits}, twiddle_bits={twiddle_bits})",
-        bits=bits,
-        lengths=f"a power of two from 4 to {_LONGEST}",
-        accepts=_power_of_two,
-        build=build,
-        description=f"ac_fft_dif_r2_inpl {_SOURCE}",
-        inverse=False,
-    )
+    return _core("ac_dif_r2", "ac_fft_dif_r2_inpl", bits, twiddle_bits, build)
 
 
 def ac_dit_r2(*, bits: int = 16, twiddle_bits: int = 18) -> Profile:
@@ -135,15 +130,7 @@ def ac_dit_r2(*, bits: int = 16, twiddle_bits: int = 18) -> Profile:
         plan = FftPlan(radices=(2,) * count, decimation=Decimation.DIT)
         return plan, _datapath(bits, (stage,) * count)
 
-    return engine_profile(
-        name=f"ac_dit_r2(bits={bits}, twiddle_bits={twiddle_bits})",
-        bits=bits,
-        lengths=f"a power of two from 4 to {_LONGEST}",
-        accepts=_power_of_two,
-        build=build,
-        description=f"ac_fft_dit_r2_inpl {_SOURCE}",
-        inverse=False,
-    )
+    return _core("ac_dit_r2", "ac_fft_dit_r2_inpl", bits, twiddle_bits, build)
 
 
 def ac_dif_r2p2(*, bits: int = 16, twiddle_bits: int = 18) -> Profile:
@@ -195,15 +182,7 @@ def ac_dif_r2p2(*, bits: int = 16, twiddle_bits: int = 18) -> Profile:
         plan = FftPlan(radices=(2, 2) * count, groups=(2,) * count)
         return plan, _datapath(bits, pair * count)
 
-    return engine_profile(
-        name=f"ac_dif_r2p2(bits={bits}, twiddle_bits={twiddle_bits})",
-        bits=bits,
-        lengths=f"a power of four from 4 to {_LONGEST}",
-        accepts=_power_of_four,
-        build=build,
-        description=f"ac_fft_dif_r2p2_sdf {_SOURCE}",
-        inverse=False,
-    )
+    return _core("ac_dif_r2p2", "ac_fft_dif_r2p2_sdf", bits, twiddle_bits, build, fours=True)
 
 
 def ac_bfp(*, bits: int = 16, twiddle_bits: int = 18, radix: int = 4) -> Profile:
@@ -269,6 +248,7 @@ def ac_bfp(*, bits: int = 16, twiddle_bits: int = 18, radix: int = 4) -> Profile
         block = BlockScaling(
             rule=BlockRule.OR_BITS,
             normalise=True,
+            early=True,
             rounding=Rounding.FLOOR,
             counter_bits=(bits - 1).bit_length(),  # ceil(log2 bits)
         )
@@ -288,13 +268,40 @@ def ac_bfp(*, bits: int = 16, twiddle_bits: int = 18, radix: int = 4) -> Profile
     return Profile(
         name=name,
         bits=bits,
-        lengths=f"a power of {'two' if radix == 2 else 'four'} from 4 to {_LONGEST}",
-        accepts=_power_of_two if radix == 2 else _power_of_four,
         transform=transform,
         description=f"ac_fft_dif_r2pX_bfp_inpl {_SOURCE.removesuffix('/N')}",
         exponents=True,
         build=build,
+        **_lengths(radix == 4),
     )
+
+
+def _core(
+    name: str,
+    source: str,
+    bits: int,
+    twiddle_bits: int,
+    build: Callable[[int, bool], tuple[FftPlan, FftDatapath]],
+    *,
+    fours: bool = False,
+) -> Profile:
+    """A forward class that the general machinery computes."""
+    return engine_profile(
+        name=f"{name}(bits={bits}, twiddle_bits={twiddle_bits})",
+        bits=bits,
+        description=f"{source} {_SOURCE}",
+        inverse=False,
+        build=build,
+        **_lengths(fours),
+    )
+
+
+def _lengths(fours: bool) -> dict[str, Any]:
+    """A profile's `lengths` and `accepts`."""
+    return {
+        "lengths": f"a power of {'four' if fours else 'two'} from 4 to {_LONGEST}",
+        "accepts": _power_of_four if fours else _power_of_two,
+    }
 
 
 def _twice_rounded(bits: int) -> TwiddleFormat:

@@ -26,9 +26,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fixedpoint._frames import LANES_32, LANES_64, enter, leave
+from fixedpoint._frames import LANES_32, LANES_64, enter, leave, pairs
+from fixedpoint._inside import inside
 from fixedpoint._threads import over_lines
-from fixedpoint._vector import load, maximum, minimum, narrow, store, wide
+from fixedpoint._vector import load, low_half, maximum, minimum, store
 from fixedpoint.profiles.profile import Profile, Words
 
 __all__ = ["cmsis_q15", "cmsis_q31"]
@@ -76,49 +77,44 @@ def _split_tables(half: int, bits: int) -> tuple[NDArray[np.int64], NDArray[np.i
 # ---------------------------------------------------------------- arithmetic
 # On vectors of signals: q15 in int32 lanes, as in the library; q31 in int64 lanes, which take its
 # products whole, and wrap to 32 bits where its sums do.
-@numba.njit(cache=True, forceinline=True)
+@inside(forceinline=True)
 def _read(work, place, before):  # type: ignore[no-untyped-def]
     return load(work, 2 * place) >> before, load(work, 2 * place + 1) >> before
 
 
-@numba.njit(cache=True, forceinline=True)
+@inside(forceinline=True)
 def _write(work, place, re, im):  # type: ignore[no-untyped-def]
     store(work, 2 * place, re)
     store(work, 2 * place + 1, im)
 
 
-@numba.njit(cache=True, forceinline=True)
+@inside(forceinline=True)
 def _sat16(value):  # type: ignore[no-untyped-def]
     return minimum(maximum(value, -32768), 32767)
 
 
-@numba.njit(cache=True, forceinline=True)
-def _wrap32(value):  # type: ignore[no-untyped-def]
-    return wide(narrow(value))
-
-
-@numba.njit(cache=True, forceinline=True)
+@inside(forceinline=True)
 def _times_q15(re, im, cosine, sine):  # type: ignore[no-untyped-def]
     """(re + j im)(cos - j sin): bits 16 to 31 of an int32 sum of two products, wrapped."""
     return (re * cosine + im * sine) >> 16, (im * cosine - re * sine) >> 16
 
 
-@numba.njit(cache=True, forceinline=True)
+@inside(forceinline=True)
 def _times_q31(re, im, cosine, sine):  # type: ignore[no-untyped-def]
     """(re + j im)(cos - j sin): the upper words of the four products, cut apart."""
     real = ((re * cosine) >> 32) + ((im * sine) >> 32)
     imaginary = ((im * cosine) >> 32) - ((re * sine) >> 32)
-    return _wrap32(real), _wrap32(imaginary)
+    return low_half(real), low_half(imaginary)
 
 
-@numba.njit(cache=True)
+@inside()
 def _upper_rounded(product):  # type: ignore[no-untyped-def]
     """The upper word of a product after half of its unit is added (SMMULR)."""
     return (product + (1 << 31)) >> 32
 
 
 # ---------------------------------------------------------------- butterflies
-@numba.njit(cache=True)
+@inside()
 def _radix4_q15(work, twiddles, at, m, turn, kind):  # type: ignore[no-untyped-def]
     # Only the first stage divides its inputs; the others halve the terms of their second sums.
     before = 2 if kind == _FIRST else 0
@@ -147,7 +143,7 @@ def _radix4_q15(work, twiddles, at, m, turn, kind):  # type: ignore[no-untyped-d
     _write(work, at + 3 * m, y3_re, y3_im)
 
 
-@numba.njit(cache=True)
+@inside()
 def _radix2_q15(work, twiddles, at, m):  # type: ignore[no-untyped-def]
     cosine, sine = twiddles[at, 0], twiddles[at, 1]
     a_re, a_im = _read(work, at, 1)
@@ -163,7 +159,7 @@ def _radix2_q15(work, twiddles, at, m):  # type: ignore[no-untyped-def]
     )
 
 
-@numba.njit(cache=True, forceinline=True)
+@inside(forceinline=True)
 def _radix4_q31(work, twiddles, at, m, turn, kind):  # type: ignore[no-untyped-def]
     before = 4 if kind == _FIRST else 0
     down = 2 if kind == _MIDDLE else 0
@@ -177,23 +173,23 @@ def _radix4_q31(work, twiddles, at, m, turn, kind):  # type: ignore[no-untyped-d
     s_re, s_im = a_re - c_re, a_im - c_im
     t_re, t_im = b_re + d_re, b_im + d_im
     u_re, u_im = b_re - d_re, b_im - d_im
-    _write(work, at, _wrap32(r_re + t_re) >> down, _wrap32(r_im + t_im) >> down)
-    y2_re, y2_im = _wrap32(r_re - t_re), _wrap32(r_im - t_im)
-    y1_re, y1_im = _wrap32(s_re + u_im), _wrap32(s_im - u_re)
-    y3_re, y3_im = _wrap32(s_re - u_im), _wrap32(s_im + u_re)
+    _write(work, at, low_half(r_re + t_re) >> down, low_half(r_im + t_im) >> down)
+    y2_re, y2_im = low_half(r_re - t_re), low_half(r_im - t_im)
+    y1_re, y1_im = low_half(s_re + u_im), low_half(s_im - u_re)
+    y3_re, y3_im = low_half(s_re - u_im), low_half(s_im + u_re)
     if kind != _LAST:
         y1_re, y1_im = _times_q31(y1_re, y1_im, twiddles[turn, 0], twiddles[turn, 1])
         y2_re, y2_im = _times_q31(y2_re, y2_im, twiddles[2 * turn, 0], twiddles[2 * turn, 1])
         y3_re, y3_im = _times_q31(y3_re, y3_im, twiddles[3 * turn, 0], twiddles[3 * turn, 1])
-        y1_re, y1_im = _wrap32(y1_re << up) >> halve, _wrap32(y1_im << up) >> halve
-        y2_re, y2_im = _wrap32(y2_re << up) >> halve, _wrap32(y2_im << up) >> halve
-        y3_re, y3_im = _wrap32(y3_re << up) >> halve, _wrap32(y3_im << up) >> halve
+        y1_re, y1_im = low_half(y1_re << up) >> halve, low_half(y1_im << up) >> halve
+        y2_re, y2_im = low_half(y2_re << up) >> halve, low_half(y2_im << up) >> halve
+        y3_re, y3_im = low_half(y3_re << up) >> halve, low_half(y3_im << up) >> halve
     _write(work, at + m, y2_re, y2_im)
     _write(work, at + 2 * m, y1_re, y1_im)
     _write(work, at + 3 * m, y3_re, y3_im)
 
 
-@numba.njit(cache=True)
+@inside()
 def _radix2_q31(work, twiddles, at, m):  # type: ignore[no-untyped-def]
     cosine, sine = twiddles[at, 0], twiddles[at, 1]
     a_re, a_im = _read(work, at, 2)
@@ -202,18 +198,18 @@ def _radix2_q31(work, twiddles, at, m):  # type: ignore[no-untyped-def]
     _write(work, at, a_re + b_re, a_im + b_im)
     real = _upper_rounded(re * cosine) + _upper_rounded(im * sine)
     imaginary = _upper_rounded(im * cosine) + _upper_rounded(-(re * sine))
-    _write(work, at + m, _wrap32(real << 1), _wrap32(imaginary << 1))
+    _write(work, at + m, low_half(real << 1), low_half(imaginary << 1))
 
 
 # ---------------------------------------------------------------- transforms
-@numba.njit(cache=True)
+@inside()
 def _stage_kind(m, size):  # type: ignore[no-untyped-def]
     if 4 * m == size:
         return _FIRST
     return _LAST if m == 1 else _MIDDLE
 
 
-@numba.njit(cache=True, forceinline=True)
+@inside(forceinline=True)
 def _pass_q31(work, twiddles, m, kind):  # type: ignore[no-untyped-def]
     """One stage of radix 4; where `kind` is a constant, its shifts are."""
     turns = work.shape[0] // (4 * m)
@@ -222,7 +218,7 @@ def _pass_q31(work, twiddles, m, kind):  # type: ignore[no-untyped-def]
             _radix4_q31(work, twiddles, group * 4 * m + u, m, u * turns, kind)
 
 
-@numba.njit(cache=True, nogil=True)
+@inside()
 def _leave(work, result, places, first, held, swap, halves):  # type: ignore[no-untyped-def]
     if halves == 2:  # the doubling wraps as it is stored
         for k in range(2 * work.shape[0]):
@@ -232,7 +228,7 @@ def _leave(work, result, places, first, held, swap, halves):  # type: ignore[no-
 
 @numba.njit(cache=True, nogil=True)
 def _transform_q15(begin, end, words, result, work, twiddles, straight, places, swap, halves):  # type: ignore[no-untyped-def]
-    """Transform lines [begin, end) of `words` (lines, N, 2); halves: 1 or 2 radix-4 transforms."""
+    """Transform lines [begin, end) of `words`; halves: 1 or 2 radix-4 transforms."""
     length, lanes = work.shape[0], work.shape[2]
     size = length // halves
     for first in range(begin, end, lanes):
@@ -254,7 +250,7 @@ def _transform_q15(begin, end, words, result, work, twiddles, straight, places, 
 
 @numba.njit(cache=True, nogil=True)
 def _transform_q31(begin, end, words, result, work, twiddles, straight, places, swap, halves):  # type: ignore[no-untyped-def]
-    """Transform lines [begin, end) of `words` (lines, N, 2): as `_transform_q15`."""
+    """Transform lines [begin, end) of `words`: as `_transform_q15`."""
     length, lanes = work.shape[0], work.shape[2]
     size = length // halves
     for first in range(begin, end, lanes):
@@ -322,11 +318,12 @@ def _fft(words: Words, bits: int, inverse: bool) -> Words:
     twiddles, places = _tables(length, bits)
     target = np.argsort(places)  # where the word at each place goes
     straight = np.arange(length, dtype=np.int64)
+    frames = pairs(words), pairs(result)
 
     def piece(begin: int, end: int) -> None:
         work = np.zeros((length, 2, lanes), lane)
         tables = twiddles, straight, target, int(inverse), halves
-        transform(begin, end, words, result, work, *tables)
+        transform(begin, end, *frames, work, *tables)
 
     over_lines(piece, len(words), lanes)
     return result

@@ -24,9 +24,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fixedpoint._frames import LANES_32, LANES_64, enter, leave
+from fixedpoint._frames import LANES_32, LANES_64, enter, leave, pairs
+from fixedpoint._inside import inside
 from fixedpoint._threads import over_lines
-from fixedpoint._vector import load, store
+from fixedpoint._vector import load, low_half, store
 from fixedpoint.profiles.profile import Profile, Words
 
 __all__ = ["kissfft_16", "kissfft_32"]
@@ -95,28 +96,24 @@ def _split_table(half: int, bits: int) -> NDArray[np.int32]:
 # because adding commutes with wrapping. What is multiplied or shifted inside a stage never leaves
 # it: inputs are divided by the radix p, a rotated part is below sqrt(2)/p of full scale, and no
 # more than two of them are added before.
-@numba.njit(cache=True, forceinline=True)
-def _wrapped(value, bits):  # type: ignore[no-untyped-def]
-    return (value << bits) >> bits  # a word has half of the lane's bits
-
-
-@numba.njit(cache=True, forceinline=True)
+@inside(forceinline=True)
 def _product(a, b, bits):  # type: ignore[no-untyped-def]
     """floor((a b + half) / 2^B), ties up."""
-    return (a * b + (1 << (bits - 2))) >> (bits - 1)
+    return (low_half(a) * b + (1 << (bits - 2))) >> (bits - 1)
 
 
-@numba.njit(cache=True, forceinline=True)
+@inside(forceinline=True)
 def _times(re, im, w_re, w_im, bits):  # type: ignore[no-untyped-def]
     """Complex product, one rounding per word."""
     half = 1 << (bits - 2)
+    re, im = low_half(re), low_half(im)  # as they are; what the compiler does not know
     return (
         (re * w_re - im * w_im + half) >> (bits - 1),
         (re * w_im + im * w_re + half) >> (bits - 1),
     )
 
 
-@numba.njit(cache=True, forceinline=True)
+@inside(forceinline=True)
 def _part(work, place, part, bits):  # type: ignore[no-untyped-def]
     """The words at a place times `part`, the library's 1/p."""
     return (
@@ -125,25 +122,25 @@ def _part(work, place, part, bits):  # type: ignore[no-untyped-def]
     )
 
 
-@numba.njit(cache=True, forceinline=True)
-def _put(work, place, re, im, bits):  # type: ignore[no-untyped-def]
-    store(work, 2 * place, _wrapped(re, bits))
-    store(work, 2 * place + 1, _wrapped(im, bits))
+@inside(forceinline=True)
+def _put(work, place, re, im):  # type: ignore[no-untyped-def]
+    store(work, 2 * place, low_half(re))
+    store(work, 2 * place + 1, low_half(im))
 
 
 # ---------------------------------------------------------------- butterflies
 # Each works on places `at + i m` for i < radix. `step` is the stride in the twiddle table, `u` the
 # butterfly's number within its group, `part` floor(M / radix).
-@numba.njit(cache=True)
+@inside()
 def _radix2(work, twiddles, at, m, part, turn, bits):  # type: ignore[no-untyped-def]
     a_re, a_im = _part(work, at, part, bits)
     b_re, b_im = _part(work, at + m, part, bits)
     b_re, b_im = _times(b_re, b_im, twiddles[turn, 0], twiddles[turn, 1], bits)
-    _put(work, at, a_re + b_re, a_im + b_im, bits)
-    _put(work, at + m, a_re - b_re, a_im - b_im, bits)
+    _put(work, at, a_re + b_re, a_im + b_im)
+    _put(work, at + m, a_re - b_re, a_im - b_im)
 
 
-@numba.njit(cache=True)
+@inside()
 def _radix3(work, twiddles, at, m, part, turn, step, bits):  # type: ignore[no-untyped-def]
     sine = twiddles[step * m, 1]
     a_re, a_im = _part(work, at, part, bits)
@@ -154,12 +151,12 @@ def _radix3(work, twiddles, at, m, part, turn, step, bits):  # type: ignore[no-u
     sum_re, sum_im = b_re + c_re, b_im + c_im
     turn_re, turn_im = _product(b_re - c_re, sine, bits), _product(b_im - c_im, sine, bits)
     mid_re, mid_im = a_re - (sum_re >> 1), a_im - (sum_im >> 1)
-    _put(work, at, a_re + sum_re, a_im + sum_im, bits)
-    _put(work, at + m, mid_re - turn_im, mid_im + turn_re, bits)
-    _put(work, at + 2 * m, mid_re + turn_im, mid_im - turn_re, bits)
+    _put(work, at, a_re + sum_re, a_im + sum_im)
+    _put(work, at + m, mid_re - turn_im, mid_im + turn_re)
+    _put(work, at + 2 * m, mid_re + turn_im, mid_im - turn_re)
 
 
-@numba.njit(cache=True)
+@inside()
 def _radix4(work, twiddles, at, m, part, turn, inverse, bits):  # type: ignore[no-untyped-def]
     a_re, a_im = _part(work, at, part, bits)
     b_re, b_im = _part(work, at + m, part, bits)
@@ -174,13 +171,13 @@ def _radix4(work, twiddles, at, m, part, turn, inverse, bits):  # type: ignore[n
     q_re, q_im = b_re - d_re, b_im - d_im
     # the quarter turn is by -j forward and by +j inverse
     second, fourth = (at + 3 * m, at + m) if inverse else (at + m, at + 3 * m)
-    _put(work, at, even_re + odd_re, even_im + odd_im, bits)
-    _put(work, at + 2 * m, even_re - odd_re, even_im - odd_im, bits)
-    _put(work, second, p_re + q_im, p_im - q_re, bits)
-    _put(work, fourth, p_re - q_im, p_im + q_re, bits)
+    _put(work, at, even_re + odd_re, even_im + odd_im)
+    _put(work, at + 2 * m, even_re - odd_re, even_im - odd_im)
+    _put(work, second, p_re + q_im, p_im - q_re)
+    _put(work, fourth, p_re - q_im, p_im + q_re)
 
 
-@numba.njit(cache=True)
+@inside()
 def _radix5(work, twiddles, at, m, part, turn, step, bits):  # type: ignore[no-untyped-def]
     ya_re, ya_im = twiddles[step * m, 0], twiddles[step * m, 1]
     yb_re, yb_im = twiddles[2 * step * m, 0], twiddles[2 * step * m, 1]
@@ -197,24 +194,24 @@ def _radix5(work, twiddles, at, m, part, turn, step, bits):  # type: ignore[no-u
     outer_d_re, outer_d_im = re1 - re4, im1 - im4
     inner_re, inner_im = re2 + re3, im2 + im3
     inner_d_re, inner_d_im = re2 - re3, im2 - im3
-    _put(work, at, re0 + outer_re + inner_re, im0 + outer_im + inner_im, bits)
+    _put(work, at, re0 + outer_re + inner_re, im0 + outer_im + inner_im)
 
     c_re = re0 + _product(outer_re, ya_re, bits) + _product(inner_re, yb_re, bits)
     c_im = im0 + _product(outer_im, ya_re, bits) + _product(inner_im, yb_re, bits)
     s_re = _product(outer_d_im, ya_im, bits) + _product(inner_d_im, yb_im, bits)
     s_im = -_product(outer_d_re, ya_im, bits) - _product(inner_d_re, yb_im, bits)
-    _put(work, at + m, c_re - s_re, c_im - s_im, bits)
-    _put(work, at + 4 * m, c_re + s_re, c_im + s_im, bits)
+    _put(work, at + m, c_re - s_re, c_im - s_im)
+    _put(work, at + 4 * m, c_re + s_re, c_im + s_im)
 
     c_re = re0 + _product(outer_re, yb_re, bits) + _product(inner_re, ya_re, bits)
     c_im = im0 + _product(outer_im, yb_re, bits) + _product(inner_im, ya_re, bits)
     s_re = _product(inner_d_im, ya_im, bits) - _product(outer_d_im, yb_im, bits)
     s_im = _product(outer_d_re, yb_im, bits) - _product(inner_d_re, ya_im, bits)
-    _put(work, at + 2 * m, c_re + s_re, c_im + s_im, bits)
-    _put(work, at + 3 * m, c_re - s_re, c_im - s_im, bits)
+    _put(work, at + 2 * m, c_re + s_re, c_im + s_im)
+    _put(work, at + 3 * m, c_re - s_re, c_im - s_im)
 
 
-@numba.njit(cache=True)
+@inside()
 def _radix_any(work, copy, twiddles, at, m, radix, part, step, u, bits):  # type: ignore[no-untyped-def]
     """Sum directly: out[q] = sum_i in[i] w[step i (u + q m)], each product rounded, sums wrap."""
     length = twiddles.shape[0]
@@ -233,22 +230,22 @@ def _radix_any(work, copy, twiddles, at, m, radix, part, step, u, bits):  # type
             re, im = _times(re, im, twiddles[turn, 0], twiddles[turn, 1], bits)
             total_re = total_re + re
             total_im = total_im + im
-        _put(work, at + q * m, total_re, total_im, bits)
+        _put(work, at + q * m, total_re, total_im)
 
 
 @numba.njit(cache=True, nogil=True)
 def _transform(  # type: ignore[no-untyped-def]
     begin, end, words, result, work, copy, radices, places, straight, twiddles, inverse, bits
 ):
-    """Transform lines [begin, end) of `words` (lines, N, 2), as many at a time as `work` has lanes."""
-    length, lanes = words.shape[1], work.shape[2]
+    """Transform lines [begin, end) of `words`, as many at a time as `work` has lanes."""
+    length, lanes = work.shape[0], work.shape[2]
     for first in range(begin, end, lanes):
         held = min(lanes, end - first)
         enter(words, work, places, first, held, 0)
         m = 1
         for stage in range(len(radices) - 1, -1, -1):
             radix = radices[stage]
-            part = ((1 << (bits - 1)) - 1) // radix
+            part = twiddles.dtype.type(((1 << (bits - 1)) - 1) // radix)
             groups = length // (radix * m)  # also the stride in the twiddle table
             for group in range(groups):
                 for u in range(m):
@@ -268,7 +265,7 @@ def _transform(  # type: ignore[no-untyped-def]
         leave(work, result, straight, first, held, 0)
 
 
-@numba.njit(cache=True)
+@inside()
 def _rounded(total, bits, word):  # type: ignore[no-untyped-def]
     """floor((total + half) / 2^B) of a number, ties up, wrapped into a word."""
     return word((total + (1 << (bits - 2))) >> (bits - 1))
@@ -311,12 +308,13 @@ def _fft(words: Words, bits: int, inverse: bool) -> Words:
     radices, places, twiddles = _tables(length, bits, inverse)
     lanes, lane = (LANES_32, np.int32) if bits == 16 else (LANES_64, np.int64)
     straight = np.arange(length, dtype=np.int64)
+    frames = pairs(words), pairs(result)
 
     def piece(begin: int, end: int) -> None:
         work = np.zeros((length, 2, lanes), lane)
         copy = np.empty((radices.max(), 2, lanes), lane)
         tables = radices, places, straight, twiddles
-        _transform(begin, end, words, result, work, copy, *tables, inverse, bits)
+        _transform(begin, end, *frames, work, copy, *tables, inverse, bits)
 
     over_lines(piece, len(words), lanes)
     return result

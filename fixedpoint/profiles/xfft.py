@@ -211,7 +211,7 @@ def xfft_like(
                 stages += [stage(0, bits)] * size
         block = None
         if scaling == "block_floating":
-            block = BlockScaling(normalise=False, rounding=rounding)
+            block = BlockScaling(normalise=False, early=True, rounding=rounding)
         return plan, FftDatapath(input=QFormat(1, bits - 1), stages=tuple(stages), block=block)
 
     def accepts(length: int) -> bool:

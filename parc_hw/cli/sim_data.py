@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from fixedpoint import ErrorReport, Prediction, QFormat, Trace
 
 __all__ = [
+    "OVERFLOW_HELP",
     "ROUNDING_HELP",
+    "SCALING_HELP",
     "chosen_overflow",
     "error_table",
     "load_words",
+    "output_option",
     "plain",
     "random_words",
     "trace_table",
@@ -28,6 +31,21 @@ __all__ = [
 
 _SUFFIXES = (".npy", ".hex", ".mem")
 ROUNDING_HELP = "half_even, half_up, half_away, floor, toward_zero, or another tool's name for it."
+
+OVERFLOW_HELP = "saturate, wrap or raise."
+SCALING_HELP = "half, none, growing, block, or bits per stage as 2,1,3."
+
+
+def output_option(parts: str) -> Any:
+    """Return the option that names result files; `parts` goes into those of a test bench."""
+    import typer
+
+    return typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help=f".npy: output words. .hex, .mem: {parts} for a test bench. Repeat.",
+    )
 
 
 def chosen_overflow(text: str) -> Any:

@@ -43,10 +43,7 @@ def command(
     ] = None,
     scaling: Annotated[
         str | None,
-        typer.Option(
-            metavar="HOW",
-            help="half, none, growing, block, or bits per stage as 2,1,3; default half.",
-        ),
+        typer.Option(metavar="HOW", help=f"{sim_data.SCALING_HELP} Default half."),
     ] = None,
     twiddle_bits: Annotated[
         int | None,
@@ -63,7 +60,8 @@ def command(
         typer.Option(metavar="MODE", help=f"{sim_data.ROUNDING_HELP} Default half_even."),
     ] = None,
     overflow: Annotated[
-        str | None, typer.Option(metavar="MODE", help="saturate, wrap or raise; default saturate.")
+        str | None,
+        typer.Option(metavar="MODE", help=f"{sim_data.OVERFLOW_HELP} Default saturate."),
     ] = None,
     first: Annotated[
         bool,
@@ -78,15 +76,7 @@ def command(
         Path | None,
         typer.Option("--input", metavar="x.npy", help="L x N x 2 words, or L x N x 2 floats."),
     ] = None,
-    output: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            help=".npy: output words. .hex, .mem: output and input for a test bench. Repeat.",
-        ),
-    ] = None,
+    output: Annotated[list[Path] | None, sim_data.output_option("output and input")] = None,
 ) -> None:
     """Transform complex signals: errors beside theory, and every stage.
 

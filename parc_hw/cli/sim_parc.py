@@ -43,13 +43,13 @@ def command(
         str, typer.Option(metavar="MODE", help=sim_data.ROUNDING_HELP)
     ] = "half_even",
     overflow: Annotated[
-        str, typer.Option(metavar="MODE", help="saturate, wrap or raise.")
+        str, typer.Option(metavar="MODE", help=sim_data.OVERFLOW_HELP)
     ] = "saturate",
     scaling: Annotated[
         str,
         typer.Option(
             metavar="HOW",
-            help="fft, forward: half, none, growing, block, or bits per stage as 2,1,3.",
+            help=f"fft, forward: {sim_data.SCALING_HELP}",
         ),
     ] = "half",
     inverse_scaling: Annotated[
@@ -147,15 +147,7 @@ def command(
         Path | None,
         typer.Option(metavar="x.npy", help="Write the input that overflows, if there is one."),
     ] = None,
-    output: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            help=".npy: output words. .hex, .mem: output, input, kernel for a test bench. Repeat.",
-        ),
-    ] = None,
+    output: Annotated[list[Path] | None, sim_data.output_option("output, input, kernel")] = None,
 ) -> None:
     """Run one ParC on stored integers: errors, every stage, and a proof about overflow.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from parc_hw.cli.budget import PARTIAL, seconds
 from parc_hw.cli.session import Session, table
 from parc_hw.errors import InputError
 
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from parc_hw.study.run import StudyResult
     from parc_hw.study.spec import StudySpec
 
-_OUT_OF_TIME = 7
 _MISSED = 4
 _MOST_ROWS = 24  # on the terminal; the report has all
-_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def command(
@@ -46,7 +44,7 @@ def command(
     command goes on where it ended. --jobs sets the processes, one per core by default.
     """
     session: Session = context.obj
-    limit_s = None if time is None else _seconds(time)
+    limit_s = None if time is None else seconds(time)
     from parc_hw.study.evaluate import duration
     from parc_hw.study.run import estimate_s, run_study
     from parc_hw.study.spec import load_spec
@@ -78,17 +76,9 @@ def command(
         )
     _show(session, result)
     if result.ended:
-        raise typer.Exit(_OUT_OF_TIME)
+        raise typer.Exit(PARTIAL)
     if study.search is not None and result.winner is None:
         raise typer.Exit(_MISSED)
-
-
-def _seconds(text: str) -> float:
-    """The seconds that `90s`, `30m` or `1.5h` stand for."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|min|h)", text.strip())
-    if match is None or float(match[1]) == 0:
-        raise InputError(f"--time {text!r} is no time; accepted: 90s, 30m, 1.5h.")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def _work(study: StudySpec) -> str:

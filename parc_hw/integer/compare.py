@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,10 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from parc_hw.errors import InputError
+from parc_hw.models.proportion import wilson
 
 __all__ = ["McNemar", "Share", "accuracy", "agreement", "mcnemar"]
-
-_Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +28,10 @@ class Share:
     def of_count(cls, count: int, of: int) -> Share:
         """The share of `count` in `of`, which is at least 1.
 
-        References
-        ----------
-        Wilson, Probable inference, the law of succession, and statistical inference (1927).
-
         >>> round(Share.of_count(90, 100).low, 4), round(Share.of_count(90, 100).high, 4)
         (0.8256, 0.9448)
         """
-        p, z2 = count / of, _Z95**2
-        centre = (p + z2 / (2 * of)) / (1 + z2 / of)
-        reach = _Z95 * math.sqrt(p * (1 - p) / of + z2 / (4 * of * of)) / (1 + z2 / of)
-        return cls(count, of, p, max(0.0, centre - reach), min(1.0, centre + reach))
+        return cls(count, of, count / of, *wilson(count, of))
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain data."""

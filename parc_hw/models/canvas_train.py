@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from parc_hw.errors import InputError
 from parc_hw.models.canvas import create_canvas
 from parc_hw.models.canvas_data import DIGITS, canvases
+from parc_hw.models.proportion import wilson
 
 __all__ = [
     "EPOCHS",
@@ -30,7 +31,6 @@ __all__ = [
     "answers",
     "measure",
     "train",
-    "wilson",
 ]
 
 #: `progress(stage, done, total, message)`.
@@ -227,33 +227,6 @@ def answers(
             for start in range(0, len(images), batch)
         ]
     return np.concatenate(found)
-
-
-def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson score interval of a proportion; z = 1.96 for 95 %.
-
-    Raises
-    ------
-    InputError
-        `total` below 1 or `correct` not within 0 to `total`.
-
-    References
-    ----------
-    E. B. Wilson, J. Am. Stat. Assoc. 22 (1927), 209-212.
-
-    Examples
-    --------
-    >>> low, high = wilson(95, 100)
-    >>> round(low, 4), round(high, 4)
-    (0.8882, 0.9785)
-    """
-    if total < 1 or not 0 <= correct <= total:
-        raise InputError(f"no proportion: {correct} of {total}.")
-    p = correct / total
-    centre = p + z * z / (2 * total)
-    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def with_sorted_header(data: bytes) -> bytes:

@@ -6,6 +6,7 @@ specification, in the journal, in the tables and in the plots.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -91,6 +92,13 @@ def _shifts(value: Any) -> list[int] | None:
     return list(value) if whole else None
 
 
+def _split(value: Any) -> str | None:
+    """The two-level split N1xN2."""
+    if isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", value):
+        return value
+    return None
+
+
 def _radices(value: Any) -> list[int] | None:
     """A list of radices, first stage first."""
     if isinstance(value, list) and value and all(radix in (2, 3, 4, 5, 7) for radix in value):
@@ -135,11 +143,15 @@ _PARC = (
         "how the circular correlation is computed",
         "direct",
         choices=("direct", "fft", "ntt"),
+        also=_split,
+        also_text="N1xN2, the two-level split",
     ),
     _width("data_bits", "bits of a word of the data, sign included", 16),
     _width("kernel_bits", "bits of a word of the kernel or of its spectrum", 16),
-    _width("twiddle_bits", "bits of a twiddle factor", 16, 3),
+    _width("twiddle_bits", "bits of a twiddle factor, or of a split's constants", 16, 3),
     Knob("guard_bits", "fraction bits kept through the transforms beyond the data's", 0, 0, 24),
+    _width("embedding_bits", "bits of a position embedding's words; 0: as the data", 0, 0),
+    _width("bias_bits", "bits of a bias; 0: as the data", 0, 0),
     _width("accumulator_bits", "bits of the register that sums products; 0 is exact", 0, 0, 64),
     Knob("data_int_bits", "integer bits of the data, sign included", 1, -16, 32),
     _ROUNDING,
@@ -181,6 +193,7 @@ KNOBS: Final[Mapping[str, Mapping[str, Knob]]] = {
 }
 
 _ONLY_FFT: Final = {"twiddle_bits", "guard_bits", "scaling", "product", "radices"}
+_IDLE: Final[Mapping[str, set[str]]] = {"direct": _ONLY_FFT, "ntt": _ONLY_FFT, "fft": set()}
 
 
 def canonical(subject: str, values: Mapping[str, Any]) -> Values:
@@ -197,8 +210,9 @@ def canonical(subject: str, values: Mapping[str, Any]) -> Values:
     elif subject == "fft":
         ignored = {"profile"}
     elif subject == "parc":
-        ignored = {"accumulator_bits"} if full["plan"] == "fft" else set(_ONLY_FFT)
-        ignored |= {"accumulator_bits"} if full["plan"] == "ntt" else set()
+        ignored = {"accumulator_bits"} if full["plan"] != "direct" else set()
+        ignored |= _IDLE.get(full["plan"], _ONLY_FFT - {"twiddle_bits", "guard_bits"})
+        ignored |= {name for name in ("embedding_bits", "bias_bits") if not full[name]}
     elif full["arithmetic"] == "float":
         ignored = knobs.keys() - {"model", "arithmetic"}
     return {name: value for name, value in full.items() if name not in ignored}

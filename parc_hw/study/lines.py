@@ -11,17 +11,20 @@ from numpy.typing import NDArray
 
 from fixedpoint.qformat import QFormat
 from fixedpoint.report import ErrorReport
+from parc_hw.errors import InputError
+from parc_hw.study.files import load_file
 from parc_hw.study.spec import LineData
 
-__all__ = ["draw", "errors", "finite_db", "format_for", "kernels", "spectra"]
+__all__ = ["biases", "draw", "embedding", "errors", "finite_db", "format_for", "kernels", "spectra"]
 
 Values = NDArray[np.float64]
 
-_DATA, _KERNELS = 0, 1  # streams of the generator: more lines do not change the kernels
+# Streams of the generator: more lines do not change the kernels.
+_DATA, _KERNELS, _EMBEDDING, _BIAS = range(4)
 
 
 def draw(data: LineData, length: int, *, parts: int = 1) -> Values:
-    """Draw the lines of a study.
+    """Draw the lines of a study, or read them from its file.
 
     Parameters
     ----------
@@ -35,7 +38,16 @@ def draw(data: LineData, length: int, *, parts: int = 1) -> Values:
     -------
     float64 array, shape (lines, N) or (lines, N, parts)
         Equal seeds give equal numbers.
+
+    Raises
+    ------
+    InputError
+        A file with lines of another length.
     """
+    if data.file:
+        values = load_file(data.file, data.file_digest)
+        _check_length(data.file, values.shape[1], length)
+        return values
     shape = (data.lines, length) if parts == 1 else (data.lines, length, parts)
     rng = np.random.default_rng((data.seed, _DATA))
     if data.source == "normal":
@@ -47,14 +59,50 @@ def draw(data: LineData, length: int, *, parts: int = 1) -> Values:
 def kernels(data: LineData, length: int) -> Values:
     """Draw the kernels of a study: normal taps, the largest magnitude of the spectrum 1.
 
-    So no frequency is amplified, whatever the length.
+    So no frequency is amplified, whatever the length. Of a dense kernel the magnitudes of all
+    channels are added first. Kernels of a file are taken as they are.
 
     Returns
     -------
-    float64 array, shape (kernels, N)
+    float64 array, shape (kernels, N), dense (kernels, channels, N)
+
+    Raises
+    ------
+    InputError
+        A file with kernels of another length.
     """
-    taps = np.random.default_rng((data.seed, _KERNELS)).standard_normal((data.kernels, length))
-    return np.asarray(taps / np.abs(spectra(taps)).max(axis=1, keepdims=True))
+    if data.kernels_file:
+        values = load_file(data.kernels_file, data.kernels_digest)
+        _check_length(data.kernels_file, values.shape[-1], length)
+        return values
+    each = (data.kernels, data.channels or 1, length)
+    taps = np.random.default_rng((data.seed, _KERNELS)).standard_normal(each)
+    taps /= np.abs(spectra(taps)).sum(axis=1).max(axis=1)[:, None, None]
+    return taps if data.channels else taps[:, 0]
+
+
+def embedding(data: LineData, length: int) -> Values | None:
+    """Draw the position embedding (channels, N), if there is one."""
+    shape = (data.inputs, length)
+    return _even((data.seed, _EMBEDDING), data.embedding, shape)
+
+
+def biases(data: LineData) -> Values | None:
+    """Draw the bias of each kernel, if there is one."""
+    return _even((data.seed, _BIAS), data.bias, (data.kernels,))
+
+
+def _even(seed: tuple[int, int], amplitude: float, shape: tuple[int, ...]) -> Values | None:
+    if not amplitude:
+        return None
+    return np.random.default_rng(seed).uniform(-amplitude, amplitude, shape)
+
+
+def _check_length(file: str, found: int, length: int) -> None:
+    if found != length:
+        raise InputError(
+            f"{file} has {found} points per line, and this point's length is {length}."
+        )
 
 
 def spectra(taps: Values) -> NDArray[np.complex128]:

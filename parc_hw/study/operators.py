@@ -18,17 +18,33 @@ from fixedpoint.datapath import Cut, OverflowCounter
 from fixedpoint.modes import Overflow, parse_rounding
 from fixedpoint.ntt import ntt_plan
 from fixedpoint.operator import parc
-from fixedpoint.paths import DirectDatapath, FourierDatapath, NttDatapath, ParcDatapath
+from fixedpoint.paths import (
+    DirectDatapath,
+    FourierDatapath,
+    NttDatapath,
+    ParcDatapath,
+    SplitDatapath,
+)
 from fixedpoint.prediction import predict_noise
 from fixedpoint.qformat import QFormat
 from fixedpoint.scaling import BlockScaling, ScalingSchedule
 from fixedpoint.spectral import spectrum_format
-from parc_hw.plan import FftPlan, Order
+from fixedpoint.split import table_format, toeplitz_terms
+from parc_hw.dataflow import Add, Mul, Sub, real_dft, transpose
+from parc_hw.plan import FftPlan, Order, SplitPlan
 from parc_hw.spec import Axis, ParcSpec
 from parc_hw.study.cost import Cost, Tally
 from parc_hw.study.histogram import histogram
 from parc_hw.study.knobs import Values
-from parc_hw.study.lines import draw, errors, finite_db, format_for, kernels
+from parc_hw.study.lines import (
+    biases,
+    draw,
+    embedding,
+    errors,
+    finite_db,
+    format_for,
+    kernels,
+)
 from parc_hw.study.spec import LineData, StudySpec
 from parc_hw.study.transforms import (
     count_transform,
@@ -42,12 +58,14 @@ __all__ = ["OperatorSubject"]
 _EXACT_BITS = 40  # of a kernel before its spectrum is taken: far below the spectrum's own LSB
 _SECONDS_PER_WORD = 9e-8  # of error reporting, one thread
 _SECONDS_PER_MAC = {"direct": 1.5e-9, "fft": 1e-9, "ntt": 1e-9}
+_SECONDS_PER_MAC_OF_SPLIT = 1e-9
 
 
 class OperatorSubject:
-    """Depthwise ParC of random lines against float64.
+    """ParC, depthwise or dense, of a study's lines against float64.
 
-    The error is that of the whole: lines and kernels are rounded to words as well.
+    The error is that of the whole: lines, kernels, position embedding and bias are rounded to words
+    as well.
     """
 
     def __init__(self, spec: StudySpec) -> None:
@@ -92,40 +110,56 @@ class OperatorSubject:
         }
 
     def cost(self, point: Values) -> Cost:
-        """Resources of one line of one channel."""
+        """Resources of one line of one output channel.
+
+        A dense operator has `channels` input lines for it; transforms of them are shared by all
+        outputs.
+        """
         tally = Tally()
-        length, data, kernel = point["length"], point["data_bits"], point["kernel_bits"]
+        length, kernel = point["length"], point["kernel_bits"]
         datapath = self._path(point)
-        output = datapath.output.format.bits
-        tally.store(data, words=length)
+        data, output = datapath.summand.bits, datapath.output.format.bits
+        channels = self.data.channels or 1
+        shared = channels / (self.data.kernels if self.data.channels else 1)
+        tally.store(point["data_bits"], words=channels * length)
         tally.store(output, words=length)
-        if point["plan"] == "direct":
-            assert isinstance(datapath, DirectDatapath)
+        if datapath.position_embedding is not None:
+            tally.store(datapath.position_embedding.bits, words=channels * length)
+            tally.add(data, times=round(shared * length))
+        if datapath.bias is not None:
+            tally.store(datapath.bias.bits, words=1)
+            tally.add(output, times=length)
+        if isinstance(datapath, DirectDatapath):
+            taps = channels * length
             register = datapath.accumulator
-            exact = QFormat.for_multiply_accumulate(datapath.summand, datapath.kernel, length)
+            exact = QFormat.for_multiply_accumulate(datapath.summand, datapath.kernel, taps)
             width = exact.bits if register is None else register.format.bits
-            tally.multiply(data, kernel, times=length**2)
-            tally.add(width, times=length**2)
-            tally.store(kernel, words=length)
+            tally.multiply(data, kernel, times=taps * length)
+            tally.add(width, times=taps * length)
+            tally.store(kernel, words=taps)
             tally.store(width, words=1)
         elif isinstance(datapath, FourierDatapath):
             plan = self._fft_plan(point)
             # Two lines share a transform, as its real and its imaginary part.
-            count_transform(tally, plan, datapath.forward, share=0.5)
+            count_transform(tally, plan, datapath.forward, share=0.5 * shared)
             count_transform(tally, plan.transposed, datapath.inverse, share=0.5, table=False)
             wide = datapath.forward.output.bits
-            tally.multiply(wide, kernel, times=2 * length)  # N complex products for two lines
-            tally.add(wide + kernel, times=length)
-            tally.store(kernel, words=length)  # the spectrum of a real kernel
+            tally.multiply(wide, kernel, times=2 * channels * length)  # N complex for two lines
+            tally.add(wide + kernel, times=channels * length)
+            tally.add(wide + kernel, times=(channels - 1) * length)
+            tally.store(kernel, words=channels * length)  # the spectrum of a real kernel
+        elif isinstance(datapath, SplitDatapath):
+            _count_split(tally, self._split_plan(point), datapath, channels, shared)
         else:
-            _count_ntt(tally, length, data, kernel)
+            _count_ntt(tally, length, data, kernel, channels=channels, shared=shared)
         return tally.cost(self.spec.cost)
 
     def seconds(self, point: Values) -> float:
         """By the numbers of words and of products."""
-        words = self.data.lines * point["length"]
-        macs = words * point["length"] * _SECONDS_PER_MAC[point["plan"]]
-        return words * _SECONDS_PER_WORD + macs
+        outputs = self.data.lines * point["length"] * self.data.kernels / self.data.inputs
+        macs = outputs * point["length"] * (self.data.channels or 1)
+        each = _SECONDS_PER_MAC.get(point["plan"], _SECONDS_PER_MAC_OF_SPLIT)
+        return outputs * _SECONDS_PER_WORD + macs * each
 
     # ------------------------------------------------------------ one point
     def _path(self, point: Values) -> ParcDatapath:
@@ -147,16 +181,29 @@ class OperatorSubject:
             "kernel": kernel,
             "output": Cut(output, rounding, overflow),
         }
+        added = (embedding(self.data, length), biases(self.data))
+        for name, knob, values in zip(
+            ("position_embedding", "bias"), ("embedding_bits", "bias_bits"), added, strict=True
+        ):
+            if values is not None:
+                largest = float(np.abs(values).max())
+                ends[name] = format_for(largest, point.get(knob) or point["data_bits"])
         if point["plan"] == "ntt":
             return NttDatapath(**ends)
         if point["plan"] == "fft":
             return self._fourier(point, ends, peak)
+        if point["plan"] != "direct":
+            return self._split(point, ends)
         width = point["accumulator_bits"]
+        plain_path = DirectDatapath(**ends)
         if width == 0:
-            return DirectDatapath(**ends)
-        gain = float(np.abs(taps).sum(axis=1).max()) * float(-data.min_value)
-        register = format_for(gain, width)
-        product = QFormat.for_mul(data, kernel)
+            return plain_path
+        gain = float(np.abs(taps).reshape(len(taps), -1).sum(axis=1).max())
+        reach = float(-data.min_value) + (
+            0.0 if added[0] is None else float(np.abs(added[0]).max())
+        )
+        register = format_for(gain * reach + self.data.bias, width)
+        product = QFormat.for_mul(plain_path.summand, kernel)
         if register.frac_bits > product.frac_bits:
             register = QFormat(width - product.frac_bits, product.frac_bits)
         each = QFormat(product.int_bits, register.frac_bits)
@@ -171,10 +218,42 @@ class OperatorSubject:
 
     def _spec(self, lines: NDArray[Any], length: int) -> ParcSpec:
         channels, height, _ = lines.shape
-        return ParcSpec(axis=Axis.W, batch=1, channels=channels, height=height, width=length)
+        return ParcSpec(
+            axis=Axis.W,
+            batch=1,
+            channels=channels,
+            height=height,
+            width=length,
+            out_channels=self.data.kernels if self.data.channels else None,
+            position_embedding=self.data.embedding > 0,
+            bias=self.data.bias > 0,
+        )
 
     def _plan(self, point: Values) -> FftPlan | str:
         return self._fft_plan(point) if point["plan"] == "fft" else str(point["plan"])
+
+    def _split_plan(self, point: Values) -> SplitPlan:
+        return SplitPlan.parse(point["plan"], length=point["length"])
+
+    def _split(self, point: Values, ends: dict[str, Any]) -> SplitDatapath:
+        """The transforms keep `guard_bits` inside; the kernel is rounded once, in its table."""
+        plan = self._split_plan(point)
+        whole, words = self._whole_kernel(point["length"])
+        return SplitDatapath.of(
+            plan,
+            table=table_format(words, whole, plan, point["kernel_bits"]),
+            coefficient_bits=point["twiddle_bits"],
+            guard=point["guard_bits"],
+            rounding=parse_rounding(point["rounding"]),
+            overflow=Overflow(point["overflow"]),
+            **{**ends, "kernel": whole},
+        )
+
+    def _whole_kernel(self, length: int) -> tuple[QFormat, Any]:
+        """The kernels in words so fine that what is made of them is rounded once."""
+        taps = kernels(self.data, length)
+        whole = format_for(float(np.abs(taps).max()), _EXACT_BITS)
+        return whole, fixedpoint.quantize(taps, whole)
 
     def _fft_plan(self, point: Values) -> FftPlan:
         return fft_plan(point, output_order=Order.DIGIT_REVERSED)
@@ -187,8 +266,7 @@ class OperatorSubject:
         """
         data, guard = ends["data"], point["guard_bits"]
         inside = QFormat(data.int_bits, data.frac_bits + guard)
-        whole = format_for(float(np.abs(kernels(self.data, point["length"])).max()), _EXACT_BITS)
-        words = fixedpoint.quantize(kernels(self.data, point["length"]), whole)
+        whole, words = self._whole_kernel(point["length"])
         plan = self._fft_plan(point)
         wanted = point["scaling"]
         block = BlockScaling() if wanted == "block" else None
@@ -210,6 +288,8 @@ class OperatorSubject:
             once=point["product"] == "once",
             block=block,
             pairs=True,
+            position_embedding=ends.get("position_embedding"),
+            bias=ends.get("bias"),
         )
 
     def _run(
@@ -227,23 +307,37 @@ class OperatorSubject:
         w = fixedpoint.quantize(kernels(self.data, length), datapath.kernel)
         spec, plan = self._spec(x, length), self._plan(point)
         shared: dict[str, Any] = {"spec": spec, "plan": plan, "datapath": datapath}
+        shared |= self._added(length, datapath)
         if trace:
             words, found = parc(x[None], w, **shared, trace=True)
             return words[0], found
         return parc(x[None], w, **shared, counter=counter)[0]
 
+    def _added(self, length: int, datapath: ParcDatapath) -> dict[str, Any]:
+        """The words of the position embedding and of the bias."""
+        found = {}
+        for name, values, fmt in (
+            ("position_embedding", embedding(self.data, length), datapath.position_embedding),
+            ("bias", biases(self.data), datapath.bias),
+        ):
+            if values is not None and fmt is not None:
+                found[name] = fixedpoint.quantize(values, fmt)
+        return found
+
     def _predicted(self, point: Values, datapath: ParcDatapath) -> float | None:
-        """SQNR by theory: the words of lines and kernels, and what the datapath adds."""
+        """SQNR by theory: the words that are stored, and what the datapath adds."""
         length = point["length"]
         x, reference = _lines(self.data, length)
-        taps = kernels(self.data, length)
+        taps = kernels(self.data, length).reshape(self.data.kernels, -1)
         power, signal = float(np.mean(x**2)), float(np.mean(reference**2))
+        added = self._added(length, datapath)
         found = predict_noise(
-            fixedpoint.quantize(taps, datapath.kernel),
+            fixedpoint.quantize(kernels(self.data, length), datapath.kernel),
             spec=self._spec(x, length),
             plan=self._plan(point),
             datapath=datapath,
             input_power=power,
+            **added,
         )
         if found is None:
             return None
@@ -252,7 +346,14 @@ class OperatorSubject:
         sums = float(np.mean(taps.sum(axis=1) ** 2))
         noise = found.high.power * datapath.output.format.lsb**2
         noise += (words.variance * gain + words.mean**2 * sums) * self._data(point).lsb ** 2
-        noise += weight_noise(length, input_power=power, weight_lsb=datapath.kernel.lsb).power
+        summed = power
+        if datapath.position_embedding is not None:
+            noise += gain * datapath.position_embedding.lsb**2 / 12
+            summed += float(np.mean(_embedded(self.data, length) ** 2))
+        if datapath.bias is not None:
+            noise += datapath.bias.lsb**2 / 12
+        terms = taps.shape[1]
+        noise += weight_noise(terms, input_power=summed, weight_lsb=datapath.kernel.lsb).power
         return finite_db(10 * math.log10(signal / noise)) if noise else None
 
     def _document(self, point: Values, datapath: ParcDatapath) -> dict[str, Any]:
@@ -280,8 +381,39 @@ def plain(record: Any) -> Any:
     return record
 
 
-def _count_ntt(tally: Tally, length: int, data_bits: int, kernel_bits: int) -> None:
-    """Two transforms of residues, and a product per frequency.
+def _count_split(
+    tally: Tally, plan: SplitPlan, datapath: SplitDatapath, channels: int, shared: float
+) -> None:
+    """Real DFTs of n1 points, Toeplitz products of the rows, transposed DFTs."""
+    rows, columns, table = datapath.rows.format, datapath.columns.format, datapath.table
+    factor = datapath.coefficient.bits
+    for graph, words, share in (
+        (real_dft(plan.n1), rows, shared),
+        (transpose(real_dft(plan.n1)), columns, 1.0),
+    ):
+        products = sum(isinstance(node, Mul) for node in graph.nodes)
+        sums = sum(isinstance(node, Add | Sub) for node in graph.nodes)
+        width = words.bits + datapath.guard
+        tally.multiply(width, factor, times=round(share * plan.n2 * products))
+        tally.add(width, times=round(share * plan.n2 * sums))
+        tally.store(factor, words=products)
+    terms, weight = toeplitz_terms(plan.n1, plan.n2, channels)
+    macs = int(np.count_nonzero(terms.sign))
+    tally.multiply(rows.bits, table.bits, times=macs)
+    tally.add(QFormat.for_multiply_accumulate(rows, table, terms.sign.shape[1]).bits, times=macs)
+    tally.store(table.bits, words=int(weight.max()) + 1)
+
+
+def _count_ntt(
+    tally: Tally,
+    length: int,
+    data_bits: int,
+    kernel_bits: int,
+    *,
+    channels: int,
+    shared: float,
+) -> None:
+    """Transforms of residues, and a product per frequency and channel.
 
     A stage of radix r adds r - 1 times per output. Twiddle factors are signed powers of two (no
     multiplication, and one addition more where they are the sum of two) or residues. Every
@@ -289,17 +421,18 @@ def _count_ntt(tally: Tally, length: int, data_bits: int, kernel_bits: int) -> N
     """
     plan = ntt_plan(length, data_bits=data_bits, kernel_bits=kernel_bits)
     bits = plan.modulus.bit_length()
-    tally.multiply(bits, bits, times=length)
-    tally.add(bits, times=length)
-    tally.store(bits, words=2 * length)  # spectrum of the kernel, line
+    tally.multiply(bits, bits, times=channels * length)
+    tally.add(bits, times=(2 * channels - 1) * length)
+    tally.store(bits, words=2 * channels * length)  # spectra of the kernel, lines
     for radix in plan.radices:
-        tally.add(bits, times=2 * length * (radix - 1))
+        times = round((1 + shared) * length * (radix - 1))
+        tally.add(bits, times=times)
         if plan.shift_only:
             terms = max(len(terms) for terms in plan.shift_terms)
-            tally.add(bits, times=2 * length * (radix - 1) * (terms - 1))
+            tally.add(bits, times=times * (terms - 1))
         else:
-            tally.multiply(bits, bits, times=2 * length * (radix - 1))
-            tally.add(bits, times=2 * length * (radix - 1))
+            tally.multiply(bits, bits, times=times)
+            tally.add(bits, times=times)
     if not plan.shift_only:
         tally.store(bits, words=length)
 
@@ -307,10 +440,23 @@ def _count_ntt(tally: Tally, length: int, data_bits: int, kernel_bits: int) -> N
 # What a worker keeps: lines and references are made once per length, words once per format.
 @functools.lru_cache(maxsize=4)
 def _lines(data: LineData, length: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Lines and float64 results, (kernels, lines per kernel, N)."""
-    lines = draw(data, length).reshape(data.kernels, -1, length)
-    spectrum = np.conj(np.fft.rfft(kernels(data, length)))[:, None]
-    return lines, np.fft.irfft(np.fft.rfft(lines) * spectrum, length)
+    """Lines (channels, lines per channel, N) and float64 results (kernels, lines, N)."""
+    lines = draw(data, length).reshape(data.inputs, -1, length)
+    spectrum = np.conj(np.fft.rfft(kernels(data, length)))
+    transforms = np.fft.rfft(lines + _embedded(data, length)[:, None])
+    if data.channels:
+        products = np.einsum("clf,kcf->klf", transforms, spectrum)
+    else:
+        products = transforms * spectrum[:, None]
+    result = np.fft.irfft(products, length)
+    bias = biases(data)
+    return lines, result if bias is None else result + bias[:, None, None]
+
+
+def _embedded(data: LineData, length: int) -> NDArray[np.float64]:
+    """The position embedding (channels, N), or zeros."""
+    found = embedding(data, length)
+    return np.zeros((data.inputs, length)) if found is None else found
 
 
 @functools.lru_cache(maxsize=4)

@@ -367,7 +367,7 @@ def ranges(spec: StudySpec, results: Sequence[Evaluated]) -> Figure | None:
             range(len(rows)), [f"{i['name']}  {i['format']}" for i in rows], fontsize=small
         )
         axes.set_xlabel("log2 of the magnitude")
-        axes.set_title(label(r, names), fontsize=9, loc="left")
+        axes.set_title(label(r, names) + "\n", fontsize=9, loc="left")  # the legend has line two
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=7, frameon=False)
         _whole_ticks(axes)
         bar = figure.colorbar(image, ax=axes, pad=0.01)

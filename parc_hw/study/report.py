@@ -143,8 +143,13 @@ def _data_words(spec: StudySpec, able: Sequence[Evaluated]) -> str:
             f"each on {seen:,}{so_far} canvases with glyphs that no training saw (seed "
             f"{data.seed} and on), ranges from {data.calibration} training canvases"
         )
-    kernels = f", dealt over {data.kernels} kernels" if spec.subject == "parc" else ""
-    return f"each on {data.lines:,} {data.source} lines{kernels} (seed {data.seed})"
+    dealt = f", dealt over {data.kernels} kernels" if spec.subject == "parc" else ""
+    if data.channels:
+        dealt = f" of {data.channels} channels, with {data.kernels} dense kernels"
+    for amplitude, what in ((data.embedding, "a position embedding"), (data.bias, "a bias")):
+        dealt += f", {what} within {amplitude:g}" if amplitude else ""
+    source = f"lines of {Path(data.file).name}" if data.file else f"{data.source} lines"
+    return f"each on {data.lines:,} {source}{dealt} (seed {data.seed})"
 
 
 def _least(spec: StudySpec) -> str:

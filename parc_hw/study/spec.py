@@ -12,14 +12,15 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from parc_hw.errors import InputError, nearest
+from parc_hw.study.files import inspect_file
 from parc_hw.study.knobs import KNOBS, Knob, Values, canonical
-from parc_hw.study.toml_lines import Path as KeyPath
-from parc_hw.study.toml_lines import line_of
+from parc_hw.toml_lines import Path as KeyPath
+from parc_hw.toml_lines import line_of
 
 __all__ = [
     "METHODS",
@@ -55,22 +56,44 @@ class LineData:
 
     Attributes
     ----------
-    source : "uniform" or "normal"
-        Distribution of the values: even in [-amplitude, amplitude), or normal.
+    source : "uniform", "normal" or "file"
+        Distribution of the values: even in [-amplitude, amplitude), normal, or those of `file`.
     amplitude : float
         Largest value, or for "normal" the standard deviation.
     lines : int
         Signals of N points; of complex numbers for a transform.
     kernels : int
         Different kernels, over which the lines are dealt; each has a spectrum of at most 1.
+    channels : int
+        0: depthwise. Else the operator is dense: the lines are dealt over so many input channels,
+        and every kernel sums over all of them.
+    embedding, bias : float
+        Largest value of a position embedding and of a bias, which are drawn evenly; 0: none.
     seed : int
+    file, kernels_file : str
+        `.npy` files of real numbers: lines (lines, N), of a transform (lines, N, 2); kernels
+        (kernels, N), dense (kernels, channels, N). Empty: drawn.
+    file_digest, kernels_digest : str
+        SHA-256 of their bytes.
     """
 
     source: str = "uniform"
     amplitude: float = 0.9
     lines: int = 1000
     kernels: int = 8
+    channels: int = 0
+    embedding: float = 0.0
+    bias: float = 0.0
     seed: int = 0
+    file: str = ""
+    file_digest: str = ""
+    kernels_file: str = ""
+    kernels_digest: str = ""
+
+    @property
+    def inputs(self) -> int:
+        """Channels of the input."""
+        return self.channels or self.kernels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +238,13 @@ class StudySpec:
         """SHA-256 of everything that the results depend on."""
         document = self.to_json()
         del document["title"]
+        data = document["data"]
+        # Where a file lies does not matter; nor do the fields of what a study has none of.
+        data.pop("file", None)
+        data.pop("kernels_file", None)
+        for key in ("channels", "embedding", "bias", "file_digest", "kernels_digest"):
+            if not data.get(key, True):
+                del data[key]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
@@ -398,23 +428,73 @@ def _data(subject: str, data: Any, where: _Where) -> LineData | CanvasData:
             calibration=table.whole("calibration", known.calibration, 1, 100_000),
             traced=table.whole("traced", known.traced, 1, 1000),
         )
-    table.accept("source", "amplitude", "lines", "kernels", "seed")
+    written = where.text is not None
+    table.accept(
+        *(key for key in LineData.__dataclass_fields__ if not (written and key.endswith("_digest")))
+    )
     lines = LineData()
     found = LineData(
-        source=table.choice("source", ("uniform", "normal"), lines.source),
+        source=table.choice("source", ("uniform", "normal", "file"), lines.source),
         amplitude=table.number("amplitude", lines.amplitude, 2.0**-64, 2.0**64),
         lines=table.whole("lines", lines.lines, 2, _MOST_LINES),
         kernels=table.whole("kernels", lines.kernels if subject == "parc" else 1, 1, 4096),
+        channels=table.whole("channels", lines.channels, 0, 4096),
+        embedding=table.number("embedding", lines.embedding, 0.0, 2.0**64),
+        bias=table.number("bias", lines.bias, 0.0, 2.0**64),
         seed=table.whole("seed", lines.seed, *seeds),
+        **{key: table.text(key, "") for key in _FILES},
     )
-    if subject == "fft" and found.kernels != 1:
-        raise where.inside("kernels").fail("a transform has no kernel: leave kernels out.")
-    if found.lines % found.kernels:
-        raise where.inside("kernels" if "kernels" in table.data else "lines").fail(
-            f"{found.lines} lines cannot be dealt over {found.kernels} kernels; accepted: a "
-            f"number of lines that {found.kernels} divides."
+    if written:
+        found = _with_files(found, subject, table)
+    if subject == "fft":
+        idle = {"kernels": found.kernels - 1, "channels": found.channels, "bias": found.bias}
+        idle |= {"embedding": found.embedding, "kernels_file": len(found.kernels_file)}
+        for key, value in idle.items():
+            if value:
+                raise where.inside(key).fail(f"a transform has no kernel: leave {key} out.")
+    parts, what = found.inputs, "channels" if found.channels else "kernels"
+    if found.lines % parts:
+        raise where.inside(what if what in table.data else "lines").fail(
+            f"{found.lines} lines cannot be dealt over {parts} {what}; accepted: a number of lines "
+            f"that {parts} divides."
         )
     return found
+
+
+_FILES: Final = ("file", "file_digest", "kernels_file", "kernels_digest")
+
+
+def _with_files(data: LineData, subject: str, table: _Table) -> LineData:
+    """The data with its files' digests and extents; a path is relative to the specification."""
+    changed: dict[str, Any] = {}
+    if (data.source == "file") != bool(data.file):
+        raise table.fail("file", 'a .npy file, together with source = "file"')
+    for key, digest, taken in (
+        ("file", "file_digest", ("lines", "amplitude")),
+        ("kernels_file", "kernels_digest", ("kernels", "channels")),
+    ):
+        if not (name := getattr(data, key)):
+            continue
+        for other in taken:
+            if other in table.data:
+                raise table.where.inside(other).fail(f"{key} says that: leave {other} out.")
+        path = (Path(table.where.file).parent / name).resolve()
+        ends = (2,) if subject == "fft" else ()
+        axes = (2, 3) if key == "kernels_file" else (2 + len(ends),)
+        try:
+            shape, changed[digest] = inspect_file(path, axes)
+        except InputError as error:
+            raise table.where.inside(key).fail(f"{key}: {error}") from None
+        if key == "file" and ends and shape[2:] != ends:
+            raise table.where.inside(key).fail(
+                f"file has shape {shape}; accepted: (lines, N, 2), real and imaginary part."
+            )
+        changed[key] = str(path)
+        if key == "file":
+            changed["lines"] = shape[0]
+        else:
+            changed |= {"kernels": shape[0], "channels": shape[1] if len(shape) == 3 else 0}
+    return replace(data, **changed)
 
 
 def _cost(data: Any, where: _Where) -> CostWeights:

@@ -15,7 +15,8 @@ from parc_hw.errors import BundleError, InputError
 from parc_hw.models import canvas
 from parc_hw.models.canvas import NAMES, create_canvas, shipped_weights
 from parc_hw.models.canvas_data import canvases
-from parc_hw.models.canvas_train import TEST_CANVASES, TEST_SEEDS, measure, wilson
+from parc_hw.models.canvas_train import TEST_CANVASES, TEST_SEEDS, measure
+from parc_hw.models.proportion import wilson
 from parc_hw.nn import ParC
 
 pytestmark = pytest.mark.torch

@@ -11,7 +11,8 @@ from parc_hw.errors import InputError
 from parc_hw.models import canvas_train
 from parc_hw.models.canvas import create_canvas
 from parc_hw.models.canvas_data import canvases
-from parc_hw.models.canvas_train import measure, train, wilson, with_sorted_header
+from parc_hw.models.canvas_train import measure, train, with_sorted_header
+from parc_hw.models.proportion import wilson
 
 pytestmark = pytest.mark.torch
 

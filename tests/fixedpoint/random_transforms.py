@@ -107,8 +107,10 @@ class Chooser:
         bits = width = self.whole(4, 17)
         block = None
         if not plain and self.sometimes(0.25):
+            rule = self.one(*BlockRule)
             block = BlockScaling(
-                rule=self.one(*BlockRule),
+                rule=rule,
+                early=rule is BlockRule.OR_BITS or self.sometimes(0.5),
                 normalise=self.sometimes(0.5),
                 rounding=self.one(*Rounding),
                 counter_bits=self.one(None, 4),

@@ -11,6 +11,7 @@ import pytest
 from random_transforms import Chooser
 
 from fixedpoint import QFormat, exact_fft
+from fixedpoint.bounds import fft_noise
 from fixedpoint.errors import FixedPointOverflow, FormatError, ScalingError
 from fixedpoint.mixed_radix import POINT_NAMES, lower, run
 from fixedpoint.modes import Overflow, Rounding
@@ -119,12 +120,52 @@ def test_radix_2_squared_has_quarter_turns_inside_its_groups():
     assert np.flatnonzero(kind[0]).tolist() == [12, 13, 14, 15]
 
 
-@pytest.mark.parametrize("rule", list(BlockRule))
+@pytest.mark.parametrize(
+    ("rule", "early"),
+    [(BlockRule.PEAK, False), (BlockRule.PEAK, True), (BlockRule.OR_BITS, True)],
+)
 @pytest.mark.parametrize("normalise", [False, True])
-def test_block_floating_point_is_exact(rule, normalise):
-    plan = FftPlan(radices=(2,) * 5, groups=(2, 3))
-    block = BlockScaling(rule=rule, normalise=normalise, rounding=Rounding.FLOOR)
+@pytest.mark.parametrize("decimation", ["dif", "dit"])
+def test_block_floating_point_is_exact(rule, early, normalise, decimation):
+    plan = FftPlan(radices=(2,) * 5, groups=(2, 3), decimation=decimation)
+    block = BlockScaling(rule=rule, early=early, normalise=normalise, rounding=Rounding.FLOOR)
     assert_exact(plan, FftDatapath.of(plan, bits=14, block=block), lines=6)
+
+
+@pytest.mark.parametrize("length", [56, 64, 224, 256])
+@pytest.mark.parametrize("cut", ["once", "first"])
+def test_block_floating_point_holds_at_every_level_what_halving_holds_at_full_scale(length, cut):
+    # Full scale: a bit of room more than halving takes, because no input may overflow; 1.5 dB.
+    plan = FftPlan.of(length)
+    half = FftDatapath.of(plan, bits=16, product=cut)
+    block = FftDatapath.of(plan, bits=16, product=cut, block=BlockScaling())
+    rng = np.random.default_rng(length)
+    full = sqnr_db(rng, plan, half, 0.9)
+    for amplitude in (0.9, 0.3, 0.05, 0.005):
+        assert sqnr_db(rng, plan, block, amplitude) > full - 1.5
+    assert sqnr_db(rng, plan, half, 0.05) < full - 20
+
+
+def test_an_early_shift_costs_what_its_own_rounding_adds():
+    plan = FftPlan(radices=(4, 4, 4))
+    late, early = (
+        FftDatapath.of(plan, bits=16, block=BlockScaling(early=early)) for early in (False, True)
+    )
+    rng = np.random.default_rng(5)
+    measured = sqnr_db(rng, plan, late, 0.9) - sqnr_db(rng, plan, early, 0.9)
+    predicted = [fft_noise(plan, path, block_shifts=(3, 1, 1)).power for path in (late, early)]
+    assert measured == pytest.approx(10 * math.log10(predicted[1] / predicted[0]), abs=0.7)
+    assert measured > 5
+
+
+def sqnr_db(rng, plan, datapath, amplitude):
+    """Signal to noise of uniform frames, whatever exponents they have."""
+    x = np.rint(rng.uniform(-amplitude, amplitude, (200, plan.length, 2)) * 2**15).astype(int)
+    result = run(lower(plan, datapath, False), x)
+    shift = sum(stage.shift for stage in datapath.stages)
+    exact = np.fft.fft(x @ [1, 1j])
+    error = (result.words @ [1, 1j]) * 2.0 ** (result.exponents + shift)[:, None] - exact
+    return 10 * math.log10(np.mean(abs(exact) ** 2) / np.mean(abs(error) ** 2))
 
 
 # ---------------------------------------------------------------- laws
@@ -344,6 +385,8 @@ def test_a_dit_stage_does_not_scale_its_products():
         ),
         (lambda: FftDatapath(stages=(Point(),)), InputError, "expected StageDatapath objects"),
         (lambda: FftDatapath(stages=(), block=True), InputError, "expected BlockScaling or None"),
+        (lambda: BlockScaling(rule="or_bits"), InputError, "set early=True, or take the rule peak"),
+        (lambda: BlockScaling(early=1), InputError, "early is 1: expected True or False"),
         (lambda: FftDatapath(stages=(), input="UQ0.8"), InputError, "words of a transform are signed"),
         (
             lambda: FftDatapath.of(FftPlan.of(8), product="last"),

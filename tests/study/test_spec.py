@@ -9,7 +9,7 @@ import pytest
 from parc_hw.errors import InputError
 from parc_hw.study.knobs import KNOBS, canonical
 from parc_hw.study.spec import StudySpec, load_spec, parse_spec
-from parc_hw.study.toml_lines import key_lines, line_of
+from parc_hw.toml_lines import key_lines, line_of
 
 HEAD = 'schema = 1\nname = "s"\nsubject = "parc"\n'
 FFT = HEAD.replace("parc", "fft")
@@ -87,7 +87,10 @@ BAD = [
     ("nam = 's'\nschema = 1", "s.toml:1: unknown key 'nam' in the study. Did you mean name?"),
     (HEAD + "[grid]\ndata_bitz = [8]", "s.toml:5: unknown key 'data_bitz' in [grid]. Did you mean"),
     (HEAD + "[[grid]]\ndata_bits = [8]\n[[grid]]\nplan = ['dirct']", "s.toml:7: plan is 'dirct'"),
-    (HEAD + "[grid]\nplan = ['dirct']", "accepted: direct, fft, ntt. Did you mean direct?"),
+    (
+        HEAD + "[grid]\nplan = ['dirct']",
+        "accepted: direct, fft, ntt or N1xN2, the two-level split. Did you mean direct?",
+    ),
     (HEAD + "[grid]\nprofile = ['none']", "A study of parc has length, plan"),
     (HEAD + "[grid]\ndata_bits = [8, 64]", "data_bits is 64; accepted: whole numbers 2 to 32"),
     (HEAD + "[grid]\ndata_bits = [8.0]", "data_bits is 8.0; accepted: whole numbers"),
@@ -104,7 +107,7 @@ BAD = [
     (HEAD + "grid = 3", "s.toml:4: grid is 3; accepted: a table, or several [[grid]] tables"),
     (HEAD + "[data]\nlines = 'many'\n[grid]", "s.toml:5: lines is 'many'; accepted: whole numbers"),
     (HEAD + "[data]\nlines = 10\nkernels = 4\n[grid]", "10 lines cannot be dealt over 4 kernels"),
-    (HEAD + "[data]\nsource = 'unifrm'\n[grid]", "uniform, normal. Did you mean uniform?"),
+    (HEAD + "[data]\nsource = 'unifrm'\n[grid]", "uniform, normal, file. Did you mean uniform?"),
     (HEAD + "[data]\ncanvases = 5\n[grid]", "unknown key 'canvases' in [data]"),
     (FFT + "[data]\nkernels = 4\n[grid]", "a transform has no kernel"),
     (HEAD.replace("1", "2") + "[grid]", "s.toml:1: schema is 2; accepted: 1, the version"),
