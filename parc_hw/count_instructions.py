@@ -31,7 +31,17 @@ from parc_hw.errors import InputError, MeasurementError, ToolchainError
 if TYPE_CHECKING:
     from schedules.rule import Scheduled
 
-__all__ = ["Block", "CycleEstimate", "Execution", "count_instructions", "estimate_cycles"]
+__all__ = [
+    "Block",
+    "BlockCycles",
+    "CycleEstimate",
+    "Execution",
+    "block_cycles",
+    "count_instructions",
+    "estimate_cycles",
+    "find_mca",
+    "instrumented",
+]
 
 _SYMBOL = "counted"
 _RUNS = "parc_block_runs"
@@ -147,7 +157,7 @@ def count_instructions(
             f"the inputs have {[a.size for a in arrays[: len(scheduled.inputs)]]} elements; "
             f"the kernel takes {list(sizes[: len(scheduled.inputs)])}."
         )
-    text, lengths = _instrumented(dump["asm"], kernel.symbol, device.isa)
+    text, lengths = instrumented(dump["asm"], kernel.symbol, device.isa, runs=_RUNS)
     range_ = [str(tasks.start), str(tasks.stop)] if kernel.extent else []
     buffers = [f"buffer{i}" for i in range(len(sizes))]
     program = _PROGRAM.format(
@@ -292,10 +302,12 @@ _INSTRUCTION = re.compile(r"\t[a-z]")
 _LABEL = re.compile(r"\.L(?!tmp|Ltmp)[\w$.]*:")  # .Ltmp labels mark lines for debuggers
 
 
-def _instrumented(assembly: str, symbol: str, isa: Isa) -> tuple[str, list[tuple[str, ...]]]:
+def instrumented(
+    assembly: str, symbol: str, isa: Isa, *, runs: str
+) -> tuple[str, list[tuple[str, ...]]]:
     """The assembly with counters in function `symbol`, and the instructions of each of its blocks.
 
-    In every block one instruction makes way for a jump to the block's counter, which counts, executes
+    The counters are 64-bit words, one for each block, at the global symbol `runs`. In every block one instruction makes way for a jump to the block's counter, which counts, executes
     it and jumps back. The kernel keeps its length on ARM, and with that the constants that
     ARMv7 puts between instructions stay within reach of their loads.
     """
@@ -331,10 +343,10 @@ def _instrumented(assembly: str, symbol: str, isa: Isa) -> tuple[str, list[tuple
         jump = f"\t{syntax.jump} .Lparc_count{number}\n.Lparc_back{number}:"
         lines[at] = jump if moved else f"{jump}\n{lines[at]}"
         counters.append(f".Lparc_count{number}:")
-        counters += [f"\t{step.format(runs=_RUNS, at=8 * number)}" for step in syntax.counter]
+        counters += [f"\t{step.format(runs=runs, at=8 * number)}" for step in syntax.counter]
         counters += [f"\t{text}" for text in moved]
         counters.append(f"\t{syntax.jump} .Lparc_back{number}")
-    counters += ["\t.bss", f"\t.globl {_RUNS}", "\t.balign 64", f"{_RUNS}:"]
+    counters += ["\t.bss", f"\t.globl {runs}", "\t.balign 64", f"{runs}:"]
     counters.append(f"\t.zero {8 * len(blocks)}")
     texts = [tuple(text for _, text in block) for block in blocks]
     return "\n".join([*lines, *counters]) + "\n", texts
@@ -398,22 +410,66 @@ def estimate_cycles(execution: Execution, *, cpu: str | None = None) -> CycleEst
     0.97; the best of its first three was the fastest. The models of in-order cores and everything
     about cache misses are unproven.
     """
-    device = execution.device
-    cpu = cpu or device.cpu
-    program, tool = _find_mca()
+    cpu = cpu or execution.device.cpu
+    executed = [b for b in execution.blocks if b.runs]
+    found = block_cycles([b.instructions for b in executed], execution.device, cpu=cpu)
+    total = sum(block.runs * each.cycles for block, each in zip(executed, found, strict=True))
+    return CycleEstimate(cycles=total, cpu=cpu, tool=find_mca()[1])
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCycles:
+    """What llvm-mca says of a block that is repeated.
+
+    `cycles` of one repetition, which wait for each other's results; `throughput`: cycles of one, were
+    there nothing to wait for.
+    """
+
+    cycles: float
+    throughput: float
+
+
+def block_cycles(
+    blocks: Sequence[tuple[str, ...]],
+    device: Device,
+    *,
+    cpu: str | None = None,
+    iterations: int = 100,
+    mca: str | None = None,
+) -> list[BlockCycles]:
+    """Cycles of each block of instructions in a long repetition of it, as llvm-mca says.
+
+    Parameters
+    ----------
+    blocks : sequence of tuple of str
+        As `Block.instructions`.
+    device : Device
+        What they were compiled for.
+    cpu : str, optional
+        LLVM's name of the processor that is modelled; the device's if not given.
+    iterations : int
+        Repetitions.
+    mca : str, optional
+        The program, where `find_mca` has been asked already.
+
+    Raises
+    ------
+    ToolchainError
+        There is no llvm-mca of version 18 or later here, or it does not read a block.
+    """
+    program, tool = (mca, Path(mca).name) if mca else find_mca()
     call = _SYNTAX[device.isa].call
     lines = []
-    executed = [b for b in execution.blocks if b.runs]
-    for number, block in enumerate(executed):
+    for number, block in enumerate(blocks):
         # what a callee does is not in the block, and its call would end the modelled stretch
-        body = [f"\t{text}" for text in block.instructions if not call.match(text)]
+        body = [f"\t{text}" for text in block if not call.match(text)]
         lines += [f"/* LLVM-MCA-BEGIN {number} */", *body, f"/* LLVM-MCA-END {number} */"]
     command = [
         program,
         f"-mtriple={device.triple}",
-        f"-mcpu={cpu}",
+        f"-mcpu={cpu or device.cpu}",
         f"-mattr={','.join(device.features)}",
-        f"-iterations={_ITERATIONS}",
+        f"-iterations={iterations}",
         "-skip-unsupported-instructions=lack-sched",
         "-all-views=false",
         "-summary-view",
@@ -422,9 +478,11 @@ def estimate_cycles(execution: Execution, *, cpu: str | None = None) -> CycleEst
         command, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False
     )
     cycles = {
-        int(number): int(total) / _ITERATIONS
-        for number, total in re.findall(
-            r"Code Region - (\d+).*?Total Cycles:\s+(\d+)", done.stdout, flags=re.DOTALL
+        int(number): BlockCycles(int(total) / iterations, float(throughput))
+        for number, total, throughput in re.findall(
+            r"Code Region - (\d+).*?Total Cycles:\s+(\d+).*?Block RThroughput:\s+([\d.]+)",
+            done.stdout,
+            flags=re.DOTALL,
         )
     }
     if done.returncode or not cycles:
@@ -434,17 +492,21 @@ def estimate_cycles(execution: Execution, *, cpu: str | None = None) -> CycleEst
             f"Try another version: {_MCA_INSTALL}"
         )
     # a block of one jump alone may be left out: nothing in it takes a slot
-    total = sum(block.runs * cycles.get(number, 0.0) for number, block in enumerate(executed))
-    return CycleEstimate(cycles=total, cpu=cpu, tool=tool)
+    return [cycles.get(number, BlockCycles(0.0, 0.0)) for number in range(len(blocks))]
 
 
-_ITERATIONS = 100
 _OLDEST_MCA = 18  # the first that can leave out instructions without a model
 _MCA_INSTALL = "sudo apt-get install -y llvm-19"
 
 
-def _find_mca() -> tuple[str, str]:
-    """The newest llvm-mca and its version."""
+def find_mca() -> tuple[str, str]:
+    """The newest llvm-mca and its version.
+
+    Raises
+    ------
+    ToolchainError
+        There is none of version 18 or later; says the line that installs it.
+    """
     found = []
     for name in ("llvm-mca", *(f"llvm-mca-{version}" for version in range(_OLDEST_MCA, 30))):
         program = shutil.which(name)

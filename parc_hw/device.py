@@ -25,6 +25,8 @@ __all__ = [
     "host_name",
     "load_device",
     "parse_device",
+    "processor_name",
+    "processor_of",
     "runs_on",
 ]
 
@@ -436,6 +438,29 @@ def host_name(machine: str, cpuinfo: str) -> str:
         f"no description fits this machine ({machine}): `host` is known for Linux on x86_64 and "
         "aarch64. Name the processor with --target; `parc-hw targets` lists them."
     )
+
+
+def processor_of(device: Device) -> str:
+    """Which processor executes a device's code natively here; "" where none does.
+
+    A description such as `x86-64-v4` fits many processors, and what is fastest on one of them need not
+    be on another.
+    """
+    return processor_name(_cpuinfo()) if device.runs_here else ""
+
+
+def processor_name(cpuinfo: str) -> str:
+    r"""The processor that Linux's /proc/cpuinfo names: maker, family and model.
+
+    >>> processor_name("vendor_id : GenuineIntel\ncpu family : 6\nmodel : 143")
+    'GenuineIntel 6/143'
+    >>> processor_name("CPU implementer : 0x41\nCPU part : 0xd0b")
+    '0x41 0xd0b'
+    """
+    if vendor := _first(cpuinfo, "vendor_id"):
+        return f"{vendor} {_first(cpuinfo, 'cpu family')}/{_first(cpuinfo, 'model')}"
+    found = f"{_first(cpuinfo, 'CPU implementer')} {_first(cpuinfo, 'CPU part')}".strip()
+    return found or "unknown"
 
 
 def host_device() -> Device:

@@ -18,9 +18,13 @@ from numpy.typing import NDArray
 from parc_hw.device import Device, load_device
 from parc_hw.errors import InputError, UnsupportedError
 from parc_hw.planner import LAYOUTS, check_plan, resolve_plan
+from parc_hw.records import COMMITTED
 from parc_hw.spec import Axis, ParcSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from parc_hw.records import Records
     from schedules.jit import LoadedKernel
     from schedules.rule import Composite, Scheduled
 
@@ -47,6 +51,7 @@ def compile_parc(
     plan: str = "auto",
     threads: int = 1,
     layout: str = "NCHW",
+    records: Records | str | Path | None = COMMITTED,
 ) -> ParcOperator:
     """Compile one ParC with constant kernels for arrays of one shape.
 
@@ -78,6 +83,9 @@ def compile_parc(
         variable limits it, neither TVM_NUM_THREADS nor OMP_NUM_THREADS.
     layout : {"NCHW", "NHWC"}
         Of input and output.
+    records : Records, path or None
+        Tuning records, used if one applies: those that come with this package; a file's and those; only
+        the ones given; or none at all. `ParcOperator.tuning` says which.
 
     Returns
     -------
@@ -102,6 +110,8 @@ def compile_parc(
     """
     if not _whole(threads) or not 1 <= threads <= 64:
         raise InputError(f"threads is {threads!r}; accepted: a whole number from 1 to 64.")
+    from schedules.tuning.database import records_of
+
     device = load_device(target)
     if not device.runs_here:
         raise UnsupportedError(
@@ -117,6 +127,8 @@ def compile_parc(
         device=device,
         plan=plan,
         layout=layout,
+        records=records_of(records),
+        threads=int(threads),
     )
 
     from schedules.jit import load_kernel
@@ -136,8 +148,12 @@ def schedule_parc(
     device: Device,
     plan: str = "auto",
     layout: str = "NCHW",
+    records: Records | None = None,
+    threads: int = 1,
 ) -> tuple[Composite, Scheduled]:
     """The operator of `compile_parc` as the rules read it, and its kernel for any device.
+
+    Of `records` only those are looked in that are given.
 
     Raises
     ------
@@ -166,7 +182,13 @@ def schedule_parc(
         rule = parc_nchw
     else:
         rule = parc_twice if axis == "HW" else parc
-    scheduled = rule(composite, Context(device=device, plan=plan))
+    context = Context(device=device, plan=plan)
+    if records is not None:
+        from schedules.tuning.database import decider
+
+        decide = decider(records, device, plan=plan, threads=threads)
+        context = Context(device=device, plan=plan, decide=decide)
+    scheduled = rule(composite, context)
     if isinstance(scheduled, NotApplicable):
         raise UnsupportedError(f"no kernel for this operator: {scheduled.reason}.")
     return composite, scheduled
@@ -183,6 +205,8 @@ class ParcOperator:
         In the layout the operator was compiled for.
     plan : str
         The plan of each correlation and why it was chosen, one line.
+    tuning : str
+        Which tuning record it uses, or why none applied.
     macs : int
         Multiply-accumulates of the direct form.
     threads : int
@@ -204,6 +228,7 @@ class ParcOperator:
         self.input_shape = composite.inputs[0]
         self.output_shape = composite.shape
         self.plan = scheduled.note
+        self.tuning = scheduled.tuned.reason if scheduled.tuned else ""
         self.macs = scheduled.macs
         self.threads, self._shares = _sharing(kernel.signature.extent, threads, work)
         self._wakes = work >= _WORTH_WAKING
@@ -228,7 +253,7 @@ class ParcOperator:
         Returns
         -------
         array
-            `out`, or the new one.
+            `out`, or the new one, which begins at a cache line.
 
         Raises
         ------
@@ -236,7 +261,10 @@ class ParcOperator:
             An array that is not as described; nothing has been written.
         """
         if out is None:
-            out = np.empty(self.output_shape, np.float32)
+            from schedules.jit import scratch_memory
+
+            # numpy begins at 16 bytes, and then every wide vector lies across two cache lines
+            out = scratch_memory(4 * math.prod(self.output_shape)).reshape(self.output_shape)
         self.bind(x, out)()
         return out
 

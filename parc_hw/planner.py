@@ -15,7 +15,7 @@ from parc_hw.dataflow import Dag, Fma, Mul, count, fuse, real_dft, transpose
 from parc_hw.device import Device, Isa
 from parc_hw.errors import InputError
 from parc_hw.plan import MAX_TRANSFORM, SplitPlan
-from parc_hw.spec import ParcSpec
+from parc_hw.spec import Axis, ParcSpec
 from parc_hw.weights import complex_rows
 
 __all__ = ["Choice", "check_plan", "outputs_at_once", "plan_parc", "resolve_plan"]
@@ -53,8 +53,9 @@ class _Prices:
     store: float
     constant: float  # bringing a codelet's constant into a register
     address: float  # of each row that a codelet reads from or writes to the tensor
-    spill: float  # of each point of a codelet beyond `room` of the registers
+    spill: float  # of the points of a codelet beyond `room` of the registers, to the power `steep`
     room: float
+    steep: float = 1.0
     turn: float  # of a rolled loop: count, compare, branch, and what the pipeline loses
 
 
@@ -62,10 +63,9 @@ class _Prices:
 # lengths from 7 to 112 on a Cortex-A76 and a Cortex-A17; the choices execute at most 2 % (16 % for 8
 # points) and 13 % more than the fewest of any plan. Counts are no times.
 # x86: weights and constants are memory operands; fitted to the measured times of all plans of 40
-# lengths from 7 to 256 on an Intel core with AVX-512, once with its 32 registers and once compiled
-# for AVX2 (`benchmarks/planner_pick.py` measures the choice), among the fits that also choose what
-# was fastest on Zen 4. With AVX-512 long codelets cost more before they spill, and a vector
-# loaded costs less beside twice the work.
+# lengths from 7 to 256 on an Intel core, compiled for AVX2 and for AVX-512
+# (`benchmarks/planner_pick.py` measures the choice). With AVX-512 long codelets cost more before
+# they spill, at first little.
 _PRICES = {
     Isa.X86_64: _Prices(
         add=0.9, load=1.25, store=0.35, constant=0.0, address=0.0, spill=11.0, room=0.75, turn=4.5
@@ -78,7 +78,15 @@ _PRICES = {
     ),
 }
 _AVX512_PRICES = _Prices(
-    add=0.3, load=0.4, store=0.25, constant=0.0, address=0.0, spill=4.0, room=0.35, turn=4.0
+    add=0.16,
+    load=0.7,
+    store=0.8,
+    constant=0.0,
+    address=0.0,
+    spill=0.75,
+    room=0.25,
+    steep=1.5,
+    turn=0.5,
 )
 
 
@@ -248,8 +256,10 @@ def _ranked(spec: ParcSpec, device: Device, layout: str) -> tuple[tuple[SplitPla
         raise InputError(f"layout {layout!r} is not known; accepted: {', '.join(LAYOUTS)}.")
     length = spec.length
     prices = _prices_of(device)
-    # by-element multiply-adds take a scalar weight from a vector of them
-    shared = layout == "NCHW" and device.isa is not Isa.X86_64
+    # by-element multiply-adds take a scalar weight from a vector of them; where channels are the
+    # lanes, as of NCHW along the width when there are enough, weights are vectors
+    turned = spec.axis is Axis.W and spec.channels >= device.lanes()
+    shared = layout == "NCHW" and device.isa is not Isa.X86_64 and not turned
     weight = prices.load / device.lanes() if shared else prices.load
     inner, outer = (1, 1) if spec.depthwise else (spec.channels, spec.out_channels or 1)
     costs = []
@@ -286,7 +296,7 @@ def _codelet(dag: Dag, prices: _Prices, registers: int) -> float:
         + prices.add * counts.additions
         + (prices.load + prices.store + prices.address) * rows
         + prices.constant * len(constants)
-        + prices.spill * max(0.0, rows - prices.room * registers)
+        + prices.spill * max(0.0, rows - prices.room * registers) ** prices.steep
         + prices.turn
     )
 

@@ -13,7 +13,7 @@ import tvm_ffi
 from tvm import relax, s_tir, te, tirx
 from tvm.ir import Call, GlobalVar, IRModule, PointerType, PrimType, StringImm
 from tvm.ir.expr import TensorLoad
-from tvm.target import Target
+from tvm.target import Target, codegen
 from tvm.tirx import (
     AllocBuffer,
     AttrStmt,
@@ -82,6 +82,7 @@ __all__ = [
     "is_buffer_var",
     "lanes_of",
     "llvm_module",
+    "llvm_version",
     "module_pass",
     "prim_func_pass",
     "relax",
@@ -138,6 +139,11 @@ def rewrite(root: Any, kind: type, function: Any) -> Any:
 def walk(root: Any, kind: type, function: Any) -> None:
     """Call `function(node)` for every node of class `kind` below `root`, parents first."""
     tvm_ffi.structural_walk(root, (kind, function), order="pre")
+
+
+def llvm_version() -> str:
+    """The major version of the LLVM inside TVM."""
+    return str(codegen.llvm_version_major())
 
 
 def llvm_module(module: IRModule, target: Target) -> Any:

@@ -12,8 +12,20 @@ from typing import Any
 import numpy as np
 
 from parc_hw.device import Device
+from parc_hw.errors import InputError
+from schedules.tuning.space import Choice, Space
 
-__all__ = ["Composite", "Context", "Node", "NotApplicable", "Ref", "Rule", "Scheduled"]
+__all__ = [
+    "Composite",
+    "Context",
+    "Node",
+    "NotApplicable",
+    "Ref",
+    "Rule",
+    "Scheduled",
+    "Tuned",
+    "choose",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,43 @@ class Context:
     # How wide the panels of packed weights are, by `weights_key`: the first choice holds, so that
     # one packed copy serves all input shapes of a bundle. Shapes share this dictionary.
     panel_vectors: dict[bytes, int] = field(default_factory=dict, compare=False)
+    # Which point of a rule's space to take for a composite; None: always the space's default.
+    decide: Callable[[Composite, Space], Tuned] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """A point of a rule's space for one composite, and where it comes from.
+
+    Parameters
+    ----------
+    choice : Choice
+        The space's default where nothing better is known.
+    record : str
+        Key of the tuning record that it is from, or "".
+    reason : str
+        One line: which record, or why none applied; "" where nobody looked.
+    """
+
+    choice: Choice
+    record: str = ""
+    reason: str = ""
+
+
+def choose(composite: Composite, context: Context, space: Space) -> Tuned:
+    """The point of `space` that a rule is to take for `composite`.
+
+    Raises
+    ------
+    InputError
+        The context decides for something that is no point of the space.
+    """
+    if context.decide is None:
+        return Tuned(choice=space.default)
+    tuned = context.decide(composite, space)
+    if reason := space.refusal(tuned.choice):
+        raise InputError(f"{space.kernel} cannot take {tuned.choice}: {reason}.")
+    return tuned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +133,8 @@ class Scheduled:
     rule: str  # the rule's name, shown by `analyze`
     note: str = ""  # one line: the plan or tile chosen and why
     macs: int = 0
+    space: Space | None = None  # what could have been chosen; None: nothing
+    tuned: Tuned | None = None  # what was chosen in it
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ __all__ = [
     "parameter_sizes",
     "pieces",
     "transpose_square",
+    "transpose_strip",
     "with_lanes",
 ]
 
@@ -229,8 +230,10 @@ class Emitter:
 
         A float value is kept like an accumulator and not as a bound variable: TVM's simplifier
         replaces variables by their values wherever they occur, so that its time doubles with
-        every step of a chain that uses a value twice.
+        every step of a chain that uses a value twice. A Python number stands for itself.
         """
+        if isinstance(value, (int, float)):
+            return value
         dtype = dtype_of(value)
         if dtype.startswith("float"):
             return self.accumulator(lanes_of(value), value, name=name).get()
@@ -285,6 +288,13 @@ class Emitter:
         # TVM wants no more results than elements, so the vector is given several times.
         vector = self.bind(self.load(buffer, at, lanes // times))
         return Shuffle([vector] * times, [lane // times for lane in range(lanes)])
+
+    def every(self, vectors: Sequence[Value], first: int) -> Value:
+        """Elements first, first + m, first + 2 m, ... of m vectors side by side, m = len(vectors)."""
+        lanes, count = lanes_of(vectors[0]), len(vectors)
+        if lanes == 1 or count == 1:
+            return vectors[first]
+        return Shuffle(list(vectors), [i * count + first for i in range(lanes)])
 
     def splat(self, value: Value, lanes: int) -> Value:
         """`value`, a scalar expression or a number, in every lane."""
@@ -344,6 +354,33 @@ class Emitter:
         """The kernel; its parameters do not overlap in memory."""
         (block,) = self._blocks
         return PrimFunc(self._parameters, stmt_seq(*block)).with_attr("tirx.noalias", True)
+
+
+def transpose_strip(e: Emitter, rows: Sequence[Value]) -> list[Value]:
+    """The columns of a square, or of 4, 8, 16, ... rows of four elements. Bound.
+
+    Of four columns, the rows i, i + 4, i + 8, ... come side by side: what is left moves nothing
+    between the fours of a vector, in two steps. Where rows are in memory, x86-64 loads them into
+    parts of a vector where it adds, too, and half as many instructions need the one unit of shuffles
+    as in `transpose_square`.
+    """
+    if lanes_of(rows[0]) != 4:
+        return transpose_square(e, rows)
+    height = len(rows)
+
+    def shuffled(a: Value, b: Value, order: Sequence[int]) -> Value:
+        """In every four: `order`, of which 4 to 7 are those of `b`."""
+        chosen = [k + j + (height - 4 if j > 3 else 0) for k in range(0, height, 4) for j in order]
+        return e.bind(Shuffle([a, b], chosen))
+
+    fours = [
+        e.bind(Shuffle([rows[i + k] for k in range(0, height, 4)], list(range(height))))
+        for i in range(4)
+    ]
+    low, high = (0, 4, 1, 5), (2, 6, 3, 7)
+    pairs = [shuffled(fours[i], fours[i + 1], order) for i in (0, 2) for order in (low, high)]
+    low, high = (0, 1, 4, 5), (2, 3, 6, 7)
+    return [shuffled(pairs[i], pairs[i + 2], order) for i in (0, 1) for order in (low, high)]
 
 
 def transpose_square(e: Emitter, rows: Sequence[Value]) -> list[Value]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from schedules.cpu.conv import conv
 from schedules.cpu.depthwise import depthwise
 from schedules.cpu.generic import generic
+from schedules.cpu.grouped import grouped
 from schedules.cpu.matmul import matmul
 from schedules.cpu.norm import layer_norm
 from schedules.cpu.parc import parc
@@ -24,6 +25,7 @@ RULES: tuple[Rule, ...] = (
     product,
     conv,
     depthwise,
+    grouped,
     layer_norm,
     softmax,
     global_mean,

@@ -12,27 +12,34 @@ from numpy.typing import NDArray
 from parc_hw.device import Device
 from schedules.cpu.epilogue import Epilogue, Operands, parse
 from schedules.cpu.matmul import (
+    PartOf,
     one_panel,
     over_panels,
     prefers_panels,
     schedule_matmul,
+    stays_in_cache,
+    take_turns,
     tile_note,
 )
 from schedules.cpu.tile import (
     Ahead,
     KLoop,
     Panel,
+    Part,
     TileShape,
     choose_tile,
     emit_tile,
     pack,
     pad_channels,
     panels,
+    tile_dimensions,
+    unrolled_steps,
     weights_key,
 )
 from schedules.cpu.windows import pair, sides
-from schedules.rule import Composite, Context, Node, NotApplicable, Ref, Scheduled
+from schedules.rule import Composite, Context, Node, NotApplicable, Ref, Scheduled, choose
 from schedules.tir import Buffer, Emitter, Value, pieces
+from schedules.tuning.space import Choice, Dimension, Implication, Space
 
 __all__ = ["conv"]
 
@@ -165,6 +172,11 @@ def _schedule(
     cut = panels(g.out_c, tile, device)
     by_panel, block = _tasks(g, len(cut), device)
     tile, group = _whole_rows(g, tile, block, device, vectors)
+    space = _space(g, tile, group, block, device, vectors, by_panel=by_panel)
+    tuned = choose(composite, context, space)
+    taken = tuned.choice
+    tile, group, block = TileShape(taken["rows"], taken["vectors"]), taken["group"], taken["grain"]
+    by_panel = taken["tasks"] == "panels"
     cut = panels(g.out_c, tile, device)
     context.panel_vectors[key] = tile.vectors
 
@@ -200,15 +212,17 @@ def _schedule(
             row, plane = g.in_w * g.pixel, g.in_h * g.in_w * g.pixel
             base = image * (g.planes * plane) + first_row * (g.stride[0] * row)
 
+        k_loops = g.k_loops(row, plane)
+
         def emit(
             panel: Panel,
             first: Value,
             oy: Value,
             ox: Value,
             pixels: list[tuple[int, int]],
-            tile_number: Value,
+            ahead: Ahead | None,
+            part: Part | None,
         ) -> None:
-            next_panel = (first + panel.padded) * g.depth
             emit_tile(
                 e,
                 panel=panel,
@@ -216,7 +230,7 @@ def _schedule(
                 a=source,
                 a_at=base + (oy * (g.stride[0] * row) + ox * (g.stride[1] * g.pixel)),
                 a_rows=[i * g.stride[0] * row + j * g.stride[1] * g.pixel for i, j in pixels],
-                k_loops=g.k_loops(row, plane),
+                k_loops=k_loops,
                 weights=w,
                 w_at=first * g.depth,
                 bias=bias,
@@ -228,23 +242,32 @@ def _schedule(
                     e, value, at=at, channel=channel, operands=operands
                 ),
                 rolled=epilogue.heavy,
-                ahead=Ahead(next_panel, tile_number, tiles_of_task) if by_panel else None,
+                ahead=ahead,
+                unroll=taken["unroll"],
+                part=part,
             )
 
         def all_rows(panel: Panel, first: Value) -> None:
-            with e.loop(block // group, name="oy") as turn:
-                oy = turn * group
-                if group > 1:
-                    pixels = [(i, j) for i in range(group) for j in range(g.out_w)]
-                    emit(panel, first, oy, 0, pixels, turn)
-                    return
-                number = turn * tiles_of_row
-                with e.loop(whole, name="ox") as i:
-                    pixels = [(0, j) for j in range(tile.rows)]
-                    emit(panel, first, oy, i * tile.rows, pixels, number + i)
-                if rest:
-                    pixels = [(0, j) for j in range(rest)]
-                    emit(panel, first, oy, whole * tile.rows, pixels, number + whole)
+            def pass_over(ahead: bool, part: PartOf) -> None:
+                def tile_of(number: Value, oy: Value, ox: Value, pixels: Any) -> None:
+                    fetched = Ahead(number, tiles_of_task) if ahead else None
+                    emit(panel, first, oy, ox, pixels, fetched, part(number))
+
+                with e.loop(block // group, name="oy") as turn:
+                    oy = turn * group
+                    if group > 1:
+                        pixels = [(i, j) for i in range(group) for j in range(g.out_w)]
+                        tile_of(turn, oy, 0, pixels)
+                        return
+                    number = turn * tiles_of_row
+                    with e.loop(whole, name="ox") as i:
+                        pixels = [(0, j) for j in range(tile.rows)]
+                        tile_of(number + i, oy, i * tile.rows, pixels)
+                    if rest:
+                        pixels = [(0, j) for j in range(rest)]
+                        tile_of(number + whole, oy, whole * tile.rows, pixels)
+
+            take_turns(e, k_loops, panel, tile, tiles_of_task, taken["fetch"], pass_over)
 
         if panel_number is None:
             over_panels(e, cut, all_rows)
@@ -260,6 +283,63 @@ def _schedule(
         rule=NAME,
         note=f"{tile_note(tile, device)}, {tasks} tasks of {each}{copied}",
         macs=g.batch * g.out_h * g.out_w * g.out_c * g.depth,
+        space=space,
+        tuned=tuned,
+    )
+
+
+def _space(
+    g: _Geometry,
+    tile: TileShape,
+    group: int,
+    block: int,
+    device: Device,
+    vectors: int | None,
+    *,
+    by_panel: bool,
+) -> Space:
+    """What may be chosen about a convolution; `tile`, `group`, `block` and `by_panel` are the rule's own.
+
+    `vectors` is given when the weights are packed already.
+    """
+    blocks = tuple(d for d in range(1, g.out_h + 1) if g.out_h % d == 0)
+    groups = (1, *(n for n in range(2, g.out_h + 1) if g.out_h % n == 0 and n * g.out_w <= 16))
+    one = range(1, min(g.out_w, 16) + 1)
+    sizes = sorted({*one, *(n * g.out_w for n in groups)} - {n for n in (g.out_w,) if n > 16})
+    shape, fits = tile_dimensions(sizes, g.out_c, device, tile, vectors)
+    rows = shape[0].values
+    groups = tuple(n for n in groups if n == 1 or n * g.out_w in rows)
+    return Space(
+        kernel=NAME,
+        dimensions=(
+            *shape,
+            Dimension("group", groups, "whole rows of a tile; 1: a part of a row"),
+            Dimension("tasks", ("rows", "panels"), "a task takes all channels, or a panel of them"),
+            Dimension("grain", blocks, "rows of a task"),
+            Dimension("fetch", (False, True), "fetch weights ahead of their use"),
+        ),
+        default=Choice.of(
+            {
+                "rows": tile.rows,
+                "vectors": tile.vectors,
+                "unroll": unrolled_steps(device),
+                "group": group,
+                "tasks": "panels" if by_panel else "rows",
+                "grain": block,
+                "fetch": not stays_in_cache(4 * g.depth * g.out_c, device),
+            }
+        ),
+        implications=(
+            *fits,
+            *(Implication("group", (n,), "rows", (n * g.out_w,)) for n in groups if n > 1),
+            Implication("group", (1,), "rows", tuple(m for m in rows if m in one)),
+            *(
+                Implication("group", (n,), "grain", tuple(b for b in blocks if b % n == 0))
+                for n in groups
+                if n > 1
+            ),
+            Implication("tasks", ("panels",), "grain", (g.out_h,)),
+        ),
     )
 
 
@@ -272,7 +352,9 @@ def _tasks(g: _Geometry, panel_count: int, device: Device) -> tuple[bool, int]:
     wanted = min(_TASKS, g.batch * g.out_h)
     divisors = [d for d in range(1, g.out_h + 1) if g.out_h % d == 0]
     block = max(d for d in divisors if g.batch * (g.out_h // d) >= wanted)
-    image = 4 * g.in_c * g.rows_for(g.out_h) * g.columns
+    # A stride beyond the kernel leaves rows and columns out.
+    rows = min(g.rows_for(g.out_h), g.kernel[0] * g.out_h)
+    image = 4 * g.in_c * rows * min(g.columns, g.kernel[1] * g.out_w)
     tasks = g.batch * (g.out_h // block)
     if prefers_panels(panel_count, g.batch * image, 4 * g.depth * g.out_c, tasks, device):
         return True, g.out_h

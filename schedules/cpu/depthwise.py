@@ -9,7 +9,7 @@ tiles at the left and right edge are written out without the columns outside.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from schedules.cpu import epilogue
 from schedules.cpu.channels import ChannelBlocks
 from schedules.cpu.matmul import stays_in_cache
 from schedules.cpu.windows import pair, sides
-from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled
+from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled, choose
 from schedules.tir import Emitter
+from schedules.tuning.space import Choice, Dimension, Implication, Space
 
 __all__ = ["depthwise"]
 
@@ -74,6 +75,19 @@ def depthwise(composite: Composite, context: Context) -> Scheduled | NotApplicab
         most=_most_columns(device.vector_registers, kernel_width),
     )
     taps = kernel_height * kernel_width
+    # Consecutive rows of one channel block: their inputs overlap and the weights stay in cache.
+    # An image that does not stay in the second-level cache is read more nearly in the order of
+    # memory: for a few columns as many channels as have weights that fit the first-level cache.
+    together = 1
+    if not stays_in_cache(4 * height * width * in_channels, device):
+        together = max(1, min(_WEIGHT_BYTES // (4 * taps * blocks.lanes), blocks.count))
+    together = -(-blocks.count // -(-blocks.count // together))
+    space = _space(columns, blocks, together, multiplier, device.vector_registers)
+    tuned = choose(composite, context, space)
+    columns = replace(columns, most=tuned.choice["columns"])
+    blocks = ChannelBlocks(channels, tuned.choice["lanes"])
+    together = tuned.choice["grain"]
+    groups = -(-blocks.count // together)
     folded = kernel.reshape(taps, channels).astype(np.float64) * tail.scale
 
     e = Emitter(device)
@@ -84,14 +98,6 @@ def depthwise(composite: Composite, context: Context) -> Scheduled | NotApplicab
     operands = epilogue.Operands(inputs, tail.declare_constants(e))
     y = e.parameter("y", math.prod(node.shape))
 
-    # Consecutive rows of one channel block: their inputs overlap and the weights stay in cache.
-    # An image that does not stay in the second-level cache is read more nearly in the order of
-    # memory: for a few columns as many channels as have weights that fit the first-level cache.
-    together = 1
-    if not stays_in_cache(4 * height * width * in_channels, device):
-        together = max(1, min(_WEIGHT_BYTES // (4 * taps * blocks.lanes), blocks.count))
-    groups = -(-blocks.count // together)
-    together = -(-blocks.count // groups)
     with e.parallel(batch * groups * out_height) as task:
         row = e.bind(task % out_height, "row")
         first_block = e.bind(task // out_height % groups * together, "first_block")
@@ -161,6 +167,38 @@ def depthwise(composite: Composite, context: Context) -> Scheduled | NotApplicab
         note=f"{columns.tile} columns x {blocks.lanes} channels"
         + (f", {together} blocks of channels together" if together > 1 else ""),
         macs=batch * out_height * out_width * channels * taps,
+        space=space,
+        tuned=tuned,
+    )
+
+
+def _space(
+    columns: _Columns, blocks: ChannelBlocks, together: int, multiplier: int, registers: int
+) -> Space:
+    """What may be chosen; `columns`, `blocks` and `together` are the rule's own."""
+    most = max(columns.tile, min(16, registers - min(columns.taps, MAX_COLUMNS) - 2))
+    tiles = {replace(columns, most=n).tile for n in range(1, min(columns.out_width, most) + 1)}
+    full = blocks.lanes
+    widths = [n for n in (full, full // 2, full // 4) if n >= min(4, full) and n % multiplier == 0]
+    grains = {
+        width: sorted({-(-count // n) for n in range(1, count + 1)})
+        for width in widths
+        for count in [-(-blocks.channels // width)]
+    }
+    values = tuple(sorted({n for each in grains.values() for n in each}))
+    return Space(
+        kernel=NAME,
+        dimensions=(
+            Dimension("columns", tuple(sorted(tiles)), "output columns of a tile"),
+            Dimension("lanes", tuple(widths), "elements of a vector"),
+            Dimension("grain", values, "blocks of channels of a task"),
+        ),
+        default=Choice.of({"columns": columns.tile, "lanes": full, "grain": together}),
+        implications=tuple(
+            Implication("lanes", (width,), "grain", tuple(each))
+            for width, each in grains.items()
+            if len(each) < len(values)
+        ),
     )
 
 

@@ -14,9 +14,8 @@ and written in place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,10 +27,21 @@ from parc_hw.spec import Axis, ParcSpec
 from parc_hw.weights import fold_scale, split_tables, start_values
 from schedules.cpu import epilogue
 from schedules.cpu.channels import ChannelBlocks
+from schedules.cpu.parc_space import parc_space, tuned_plan
 from schedules.cpu.split import Columns, Vector, scratch_rows
 from schedules.cpu.traffic import Traffic
-from schedules.rule import Composite, Context, Node, NotApplicable, Ref, Scheduled
+from schedules.rule import (
+    Composite,
+    Context,
+    Node,
+    NotApplicable,
+    Ref,
+    Scheduled,
+    Tuned,
+    choose,
+)
 from schedules.tir import Emitter
+from schedules.tuning.space import Space
 
 __all__ = ["parc", "parc_twice"]
 
@@ -58,6 +68,10 @@ def parc(composite: Composite, context: Context) -> Scheduled | NotApplicable:
     tail = epilogue.parse(composite, anchor)
     if isinstance(tail, str):
         return NotApplicable(NAME, tail)
+    space = _space(NAME, parts, composite, context)
+    tuned = choose(composite, context, space)
+    if tuned.choice != space.default:
+        parts = [part.tuned(tuned, several=len(parts) > 1) for part in parts]
 
     e = Emitter(context.device)
     (source,) = {part.input for part in parts}
@@ -78,10 +92,10 @@ def parc(composite: Composite, context: Context) -> Scheduled | NotApplicable:
     operands = epilogue.Operands(inputs, tail.declare_constants(e))
     y = e.parameter("y", math.prod(result))
 
-    def column(part: _Part, number: Any, line: _Line) -> None:
-        """All channels of `part` in its column `number`."""
+    def column(part: _Part, number: Any, line: _Line, blocks: _Blocks) -> None:
+        """These channels of `part` in its column `number`."""
         pixel, following = part.first_pixel(e, number), None
-        if part.traffic.fetches:
+        if part.traffic.fetches or part.traffic.near:
             after = e.bind(e.minimum(number + 1, part.columns - 1), "after")
             following = part.first_pixel(e, after)
 
@@ -100,20 +114,30 @@ def parc(composite: Composite, context: Context) -> Scheduled | NotApplicable:
         def last(value: Any, at: Any, channel: Any) -> Any:
             return tail.apply(e, value, at=at, channel=channel + part.target, operands=operands)
 
-        line.compute(source, target, last=last)
+        line.compute(source, target, blocks=blocks, last=last)
 
-    with e.parallel(sum(part.columns for part in parts)) as task:
+    def compute(part: _Part, task: Any, line: _Line) -> None:
+        """One of the tasks of `part`."""
+        together = part.traffic.vectors
+        if not part.traffic.by_blocks:
+            column(part, task, line, _Blocks(0, part.blocks.count))
+            return
+        block = e.bind(task // part.columns * together, "block")
+        number = e.bind(task % part.columns, "column")
+        column(part, number, line, _Blocks(block, together))
+
+    with e.parallel(sum(part.tasks for part in parts)) as task:
         rows = _scratch(e, parts)
         before = 0
         for part, (table, start) in zip(parts, buffers, strict=True):
             line = _Line(e, part, table, start, rows)
             if len(parts) == 1:
-                column(part, task, line)
+                compute(part, task, line)
                 break
-            inside = task < part.columns if before == 0 else task >= before
+            inside = task < part.tasks if before == 0 else task >= before
             with e.when(inside):
-                column(part, task - before, line)
-            before += part.columns
+                compute(part, e.bind(task - before, "own"), line)
+            before += part.tasks
 
     return Scheduled(
         func=e.finish(),
@@ -122,6 +146,8 @@ def parc(composite: Composite, context: Context) -> Scheduled | NotApplicable:
         rule=NAME,
         note="; ".join(part.note for part in parts),
         macs=sum(part.spec.macs for part in parts),
+        space=space,
+        tuned=tuned,
     )
 
 
@@ -151,6 +177,12 @@ def parc_twice(composite: Composite, context: Context) -> Scheduled | NotApplica
     batch, height, width, channels = composite.shape
     blocks = parts[0].blocks
     together = _blocks_together(blocks, height * width)
+    grains = [n for n in range(1, min(blocks.count, 8) + 1) if blocks.count % n == 0]
+    space = _space(name, parts, composite, context, grains=grains, grain=together)
+    tuned = choose(composite, context, space)
+    if tuned.choice != space.default:
+        parts = [part.tuned(tuned, several=True) for part in parts]
+        blocks, together = parts[0].blocks, tuned.choice["grain"]
     pixel = together * blocks.lanes  # elements of the map between, per pixel
     parts = [part.in_groups_of(together) for part in parts]
 
@@ -182,7 +214,7 @@ def parc_twice(composite: Composite, context: Context) -> Scheduled | NotApplica
                     at=e.bind(image + i * (other * channels), "line"),
                     following=(
                         e.bind(image + after * (other * channels), "following")
-                        if part.traffic.fetches
+                        if part.traffic.fetches or part.traffic.near
                         else None
                     ),
                     step=step * channels,
@@ -194,7 +226,7 @@ def parc_twice(composite: Composite, context: Context) -> Scheduled | NotApplica
                     packed=True,
                 )
                 ends = (outer, inner) if number == 0 else (inner, outer)
-                line.compute(*ends, block=block, count=together)
+                line.compute(*ends, blocks=_Blocks(block, together))
     return Scheduled(
         func=e.finish(),
         inputs=(0,),
@@ -202,6 +234,37 @@ def parc_twice(composite: Composite, context: Context) -> Scheduled | NotApplica
         rule=name,
         note="; ".join(part.note for part in parts),
         macs=sum(part.spec.macs for part in parts),
+        space=space,
+        tuned=tuned,
+    )
+
+
+def _space(
+    name: str,
+    parts: list[_Part],
+    composite: Composite,
+    context: Context,
+    *,
+    grains: Sequence[int] = (),
+    grain: int = 1,
+) -> Space:
+    """What may be chosen about these correlations; all of them move their maps alike."""
+    several = len(parts) > 1
+    lanes = context.device.lanes()
+    sides = [n for part in parts for n in (part.spec.channels, part.target, composite.shape[-1])]
+    first = parts[0].traffic
+    vectors = min(part.traffic.vectors for part in parts)
+    return parc_space(
+        name,
+        context.device,
+        plans={part.plan_name(several=several): part.choice for part in parts},
+        fixed=context.plan != "auto",
+        neighbours=[part.spec.channels for part in parts],
+        default=replace(first, vectors=vectors),
+        spaced=True,
+        may_stream=all(side % lanes == 0 for side in sides),
+        grains=grains,
+        grain=grain,
     )
 
 
@@ -220,7 +283,7 @@ def _blocks_together(blocks: ChannelBlocks, pixels: int) -> int:
 
 def _scratch(e: Emitter, parts: list[_Part]) -> list[Any]:
     """Buffers for the rows of the split form, large enough for every part."""
-    needed = max(scratch_rows(part.plan, e.device) for part in parts)
+    needed = max(scratch_rows(part.plan, e.device, part.products) for part in parts)
     size = max(part.plan.length * part.blocks.lanes * part.traffic.vectors for part in parts)
     return [e.scratch(name, size) for name in ("rows", "products")[:needed]]
 
@@ -229,6 +292,7 @@ def _scratch(e: Emitter, parts: list[_Part]) -> list[Any]:
 class _Map:
     """Where the points of a line lie: channel 0 of the first one, and of the line after it.
 
+    The line after it is given where points are fetched ahead.
     `packed`: not all channels of a pixel lie there, but the blocks of a task, side by side.
     """
 
@@ -237,6 +301,14 @@ class _Map:
     step: int  # elements from point to point
     following: Any = None
     packed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """`count` blocks of channels from number `first` on."""
+
+    first: Any
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,17 +326,16 @@ class _Line:
         source: _Map,
         target: _Map,
         *,
-        block: Any = 0,
-        count: int | None = None,
+        blocks: _Blocks,
         last: Callable[[Any, Any, Any], Any] | None = None,
     ) -> None:
-        """Correlate `count` blocks from `block` on; all by default.
+        """Correlate these blocks.
 
         last(value, at, channel) is stored at element `at` of the target.
         """
         e, part = self.e, self.part
-        traffic, blocks = part.traffic, part.blocks
-        lanes, length = blocks.lanes, part.plan.length
+        traffic, cover = part.traffic, part.blocks
+        lanes, length = cover.lanes, part.plan.length
         together = traffic.vectors
         streams = traffic.streams and not target.packed
 
@@ -272,13 +343,13 @@ class _Line:
             at = e.bind(at, "place")
             store(target.buffer, at, value if last is None else last(value, at, channel))
 
-        with e.loop((count or blocks.count) // together, name="group") as group:
+        with e.loop(blocks.count // together, name="group") as group:
 
             def vector(k: Any) -> Vector:
                 """Block k of the group."""
                 number = e.bind(group * together + k, "number")
-                index = e.bind(block + number, "block")
-                channel = e.bind(blocks.start(e, index), "channel")
+                index = e.bind(blocks.first + number, "block")
+                channel = e.bind(cover.start(e, index), "channel")
 
                 def offset(points: _Map) -> Any:
                     return number * lanes if points.packed else channel
@@ -288,9 +359,25 @@ class _Line:
                 weights = e.bind(index * (part.table_size * lanes), "weights")
                 starts = e.bind(index * (length * lanes), "starts")
 
-                def fetch(points: _Map, i: Any, *, write: bool = False) -> None:
-                    at = points.following + channel + i * points.step
-                    e.fetch(points.buffer, at, write=write)
+                def fetches(points: _Map, *, write: bool) -> Callable[[Any], None] | None:
+                    """Ask for point i of the line after this one, or of the vector after this one."""
+                    if points.following is None:
+                        return None
+                    asked = []
+                    if traffic.fetches:
+                        asked.append(e.bind(points.following + channel, "ahead"))
+                    if traffic.near:
+                        after = number + together
+                        turned = e.bind(after // blocks.count, "turned")  # 1: on the line after
+                        next_one = e.bind(blocks.first + after % blocks.count, "next")
+                        line = points.at + turned * (points.following - points.at)
+                        asked.append(e.bind(line + cover.start(e, next_one), "ahead"))
+
+                    def fetch(i: Any) -> None:
+                        for at in asked:
+                            e.fetch(points.buffer, at + i * points.step, write=write)
+
+                    return fetch
 
                 return Vector(
                     load=lambda i: e.load(source.buffer, read + i * source.step, lanes),
@@ -298,10 +385,8 @@ class _Line:
                     weight=lambda i: e.load(self.table, weights + i * lanes, lanes),
                     start=lambda i: e.load(self.start, starts + i * lanes, lanes),
                     stream=lambda i, v: put(e.stream, write + i * target.step, channel, v),
-                    fetch=partial(fetch, source) if source.following is not None else None,
-                    fetch_result=(
-                        partial(fetch, target, write=True) if target.following is not None else None
-                    ),
+                    fetch=fetches(source, write=False),
+                    fetch_result=fetches(target, write=True),
                 )
 
             Columns(
@@ -312,6 +397,7 @@ class _Line:
                 rows=self.rows,
                 count=together,
                 streams=e.is_aligned(target.buffer, 4 * lanes) if streams else None,
+                products=part.products,
             ).compute()
 
 
@@ -333,6 +419,28 @@ class _Part:
     weight: NDArray[Any]
     position_embedding: NDArray[Any]
     bias: NDArray[Any]
+    products: str = "auto"  # of `split.PRODUCTS`
+
+    def plan_name(self, *, several: bool) -> str:
+        """Of the dimension that chooses its plan."""
+        return f"plan_{self.spec.axis.value}" if several else "plan"
+
+    def tuned(self, tuned: Tuned, *, several: bool) -> _Part:
+        """The same as a tuner's choice has it."""
+        choice = tuned.choice
+        return replace(
+            self,
+            choice=tuned_plan(choice, self.plan_name(several=several), self.choice),
+            blocks=ChannelBlocks.cover(self.spec.channels, choice["lanes"]),
+            traffic=replace(
+                self.traffic,
+                vectors=choice["vectors"],
+                near=choice["near"],
+                fetches=choice["fetch"],
+                streams=choice.get("stream", False),
+            ),
+            products=choice["products"],
+        )
 
     @property
     def plan(self) -> SplitPlan:
@@ -341,8 +449,14 @@ class _Part:
 
     @property
     def columns(self) -> int:
-        """Tasks: lines of the correlated axis in all images."""
+        """Lines of the correlated axis in all images."""
         return self.spec.lines
+
+    @property
+    def tasks(self) -> int:
+        """Columns with all their channels, or with one group of blocks each."""
+        groups = self.blocks.count // self.traffic.vectors if self.traffic.by_blocks else 1
+        return self.columns * groups
 
     @property
     def across(self) -> int:
@@ -450,13 +564,15 @@ def _part(
     choice = resolve_plan(context.plan, spec, context.device)
     blocks = ChannelBlocks.cover(channels, context.device.lanes())
     sides = (channels, target, composite.shape[-1])
-    traffic = Traffic.of(
+    traffic = Traffic.of_pixels(
         context.device,
         elements=math.prod(composite.shape),
         vectors=blocks.count,
-        length=spec.length,
+        channels=composite.shape[-1],
         lanes=blocks.lanes,
         whole_lines=all(side % blocks.lanes == 0 for side in sides),
+        plan=choice.plan,
+        step=width if spec.axis is Axis.H else 1,
     )
     return _Part(
         spec=spec,

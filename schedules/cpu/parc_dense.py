@@ -43,6 +43,7 @@ from parc_hw.weights import complex_rows, fold_scale, split_tables, start_values
 from schedules.cpu.channels import ChannelBlocks
 from schedules.cpu.epilogue import Epilogue, Operands, parse
 from schedules.cpu.matmul import over_panels, tile_note
+from schedules.cpu.parc_space import tuned_plan
 from schedules.cpu.split import emit_graph
 from schedules.cpu.tile import (
     KLoop,
@@ -52,10 +53,14 @@ from schedules.cpu.tile import (
     emit_tile,
     pack,
     panels,
+    tile_dimensions,
+    unrolled_steps,
     weights_key,
 )
-from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled
+from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled, choose
 from schedules.tir import Buffer, Emitter, Value, transpose_square
+from schedules.tuning.space import Choice as Point
+from schedules.tuning.space import Dimension, Space
 
 __all__ = ["parc_dense"]
 
@@ -85,16 +90,24 @@ def parc_dense(composite: Composite, context: Context) -> Scheduled | NotApplica
     spec, plan = problem.spec, problem.choice.plan
     device = context.device
     outputs = spec.out_channels or 0
-    weight, bias = fold_scale(problem.weight, problem.bias, tail.scale, tail.shift)
-    start = start_values(weight, problem.position_embedding, bias, plan)
 
     # a task's lines: any neighbours in NHWC, of one image in NCHW
     neighbours = spec.lines if problem.layout == "NHWC" else spec.lines // spec.batch
-    lines = -(-neighbours // -(-neighbours // MOST_LINES))
-    groups = -(-neighbours // lines)
+    lines = _lines(neighbours, MOST_LINES)
     rows = spec.length if plan.n1 == 1 else lines
     key = weights_key(problem.weight)
-    tile = choose_tile(rows, outputs, device, context.panel_vectors.get(key))
+    vectors = context.panel_vectors.get(key)
+    tile = choose_tile(rows, outputs, device, vectors)
+    space = _space(problem, context, tile, neighbours, lines, vectors)
+    tuned = choose(composite, context, space)
+    taken = tuned.choice
+    if taken != space.default:
+        problem = dataclasses.replace(problem, choice=tuned_plan(taken, "plan", problem.choice))
+        plan, lines = problem.choice.plan, taken["lines"]
+        tile = TileShape(taken["rows"], taken["vectors"])
+    groups = -(-neighbours // lines)
+    weight, bias = fold_scale(problem.weight, problem.bias, tail.scale, tail.shift)
+    start = start_values(weight, problem.position_embedding, bias, plan)
     context.panel_vectors[key] = tile.vectors
     cut = panels(outputs, tile, device)
     packed = _pack_weights(weight, plan, cut)
@@ -118,6 +131,7 @@ def parc_dense(composite: Composite, context: Context) -> Scheduled | NotApplica
         start=z,
         y=e.parameter("y", math.prod(composite.shape)),
         turned=problem.layout == "NCHW",
+        unroll=taken["unroll"],
     )
     with e.parallel(spec.lines // neighbours * groups) as task:
         kernel.buffers(lines)
@@ -140,6 +154,54 @@ def parc_dense(composite: Composite, context: Context) -> Scheduled | NotApplica
             f"{tile_note(tile, device)}, {lines} lines a task"
         ),
         macs=spec.macs,
+        space=space,
+        tuned=tuned,
+    )
+
+
+def _lines(neighbours: int, most: int) -> int:
+    """Lines of a task: at most `most`, and nearly as many in every task."""
+    return -(-neighbours // -(-neighbours // most))
+
+
+def _space(
+    problem: _Problem,
+    context: Context,
+    tile: TileShape,
+    neighbours: int,
+    lines: int,
+    vectors: int | None,
+) -> Space:
+    """What may be chosen; `tile` and `lines` are the rule's own.
+
+    `vectors` is given when the weights are packed already.
+    """
+    device, spec, choice = context.device, problem.spec, problem.choice
+    plans = [plan for plan, _ in choice.ranked] if context.plan == "auto" else [choice.plan]
+    most = min(16, max(neighbours, spec.length))
+    shape, fits = tile_dimensions(range(1, most + 1), spec.out_channels or 0, device, tile, vectors)
+    groups = tuple(sorted({_lines(neighbours, n) for n in range(1, min(neighbours, 16) + 1)}))
+    return Space(
+        kernel=NAME,
+        dimensions=(
+            Dimension(
+                "plan",
+                tuple(str(plan) for plan in sorted(plans, key=lambda plan: plan.n1)),
+                "transform x product",
+            ),
+            *shape,
+            Dimension("lines", groups, "lines of a task"),
+        ),
+        default=Point.of(
+            {
+                "plan": str(choice.plan),
+                "rows": tile.rows,
+                "vectors": tile.vectors,
+                "unroll": unrolled_steps(device),
+                "lines": lines,
+            }
+        ),
+        implications=fits,
     )
 
 
@@ -246,6 +308,7 @@ class _Kernel:
     start: Buffer
     y: Buffer
     turned: bool
+    unroll: int
     source: Buffer = None
     target: Buffer = None
     u: Buffer = None
@@ -546,5 +609,6 @@ class _Kernel:
             bias=self.start,
             bias_at=start_at,
             bias_row=start_row,
+            unroll=self.unroll,
             **more,
         )

@@ -1,9 +1,8 @@
 """Which kernel computes a depthwise ParC in NCHW?
 
-One task is the plane of one channel of one image, so that weights are numbers for all lanes.
-Along the height, neighbouring columns are the lanes of a vector. Along the width, so many rows
-are transposed into scratch memory, correlated there as columns, and transposed back. The last
-vector of columns or rows reaches back over its neighbour and computes some twice, to the same bits.
+A task is the plane of one channel of one image; or, where neighbouring channels are turned along the
+vector (`schedules.cpu.planes`), as many planes as a vector has lanes, or a chunk of their rows where
+nothing but that is done with them.
 
 A composite is one `relax.parc`; two of them in a row (the plane between stays in scratch memory);
 or two on slices of the channels, joined again. Models are compiled in NHWC, so that no
@@ -12,23 +11,23 @@ rule of `RULES` needs this: it serves single operators on arrays in torch's layo
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parc_hw.planner import Choice, resolve_plan
+from parc_hw.device import Device
+from parc_hw.planner import resolve_plan
 from parc_hw.spec import Axis, ParcSpec
-from parc_hw.weights import split_tables, start_values
 from schedules.cpu.channels import ChannelBlocks
-from schedules.cpu.split import Columns, Vector, scratch_rows
+from schedules.cpu.parc_space import parc_space, tuned_plan
+from schedules.cpu.planes import Along, Lines, Map, Part, Room
 from schedules.cpu.traffic import Traffic
-from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled
-from schedules.tir import Buffer, Emitter, Value, transpose_square
+from schedules.rule import Composite, Context, NotApplicable, Ref, Scheduled, choose
+from schedules.tir import Buffer, Emitter, Value
+from schedules.tuning.space import Choice, Dimension, Space
 
 __all__ = ["parc_nchw"]
 
@@ -49,6 +48,10 @@ def parc_nchw(composite: Composite, context: Context) -> Scheduled | NotApplicab
     parts = _parts(composite, context)
     if isinstance(parts, str):
         return NotApplicable(NAME, parts)
+    space = _space(parts, context)
+    tuned = choose(composite, context, space)
+    if tuned.choice != space.default:
+        parts = [_tuned(part, tuned.choice, several=len(parts) > 1) for part in parts]
     batch, channels, height, width = composite.inputs[0]
     plane = height * width
     e = Emitter(context.device)
@@ -56,33 +59,45 @@ def parc_nchw(composite: Composite, context: Context) -> Scheduled | NotApplicab
     constants: list[NDArray[np.float32]] = []
     buffers: list[tuple[Buffer, Buffer]] = []
     for part in parts:
-        table, start = (c.astype(np.float32).reshape(-1) for c in part.constants())
+        table, start = part.constants()
         buffers.append((e.parameter("table", table.size), e.parameter("start", start.size)))
         constants += [table, start]
     y = e.parameter("y", math.prod(composite.shape))
 
-    with e.parallel(batch * channels) as task:
-        room = _Room.of(e, parts)
-        at = e.bind(task * plane, "at")
-        after = e.bind(e.minimum(task + 1, batch * channels - 1) * plane, "after")
-        given, result = _Map(x, at, after), _Map(y, at, after)
-        channel = e.bind(task % channels, "channel")
-        first, *others = (
-            _Plane(e, part, table, start, room)
+    twice = len(parts) == 2 and parts[0].channels == channels  # one after the other
+    together = max(part.together for part in parts)
+    blocks = ChannelBlocks(channels, together)
+    counts = [-(-part.channels // together) for part in parts[: 1 if twice else 2]]
+    chunks = parts[0].chunks.count if len(parts) == 1 and together > 1 else 1
+    with e.parallel(batch * sum(counts) * chunks) as task:
+        room = Room.of(e, parts)
+        number = e.bind(task // chunks % sum(counts), "number")
+        image = e.bind(task // (chunks * sum(counts)) * (channels * plane), "image")
+        last = (batch * channels - 1) * plane
+        lines = [
+            Lines(e, part, table, start, room)
             for part, (table, start) in zip(parts, buffers, strict=True)
-        )
-        if not others:
-            first.correlate(channel, given, result)
-        elif parts[0].channels == channels:  # one after the other
-            between = _Map(e.scratch("between", plane), 0)
-            first.correlate(channel, given, between)
-            others[0].correlate(channel, between, result)
+        ]
+        if twice:
+            first = e.bind(blocks.start(e, number), "first")
+            at = e.bind(image + first * plane, "at")
+            between = Map(e.scratch("between", together * plane), 0)
+            lines[0].correlate(number, first, together, Map(x, at, last), between)
+            lines[1].correlate(number, first, together, between, Map(y, at, last))
+        elif len(parts) == 1:
+            chunk = e.bind(task % chunks, "chunk") if chunks > 1 else None
+            first = e.bind(blocks.start(e, number), "first")
+            at = e.bind(image + first * plane, "at")
+            source, target = Map(x, at, last), Map(y, at, last)
+            lines[0].correlate(number, first, together, source, target, chunk)
         else:
-            middle = parts[0].channels
-            with e.when(channel < middle):
-                first.correlate(channel, given, result)
-            with e.when(channel >= middle):
-                others[0].correlate(channel - middle, given, result)
+            middle = counts[0]
+            with e.when(number < middle):
+                _share(lines[0], number, together, Map(x, image, last), Map(y, image, last))
+            with e.when(number >= middle):
+                begin = e.bind(image + parts[0].channels * plane, "begin")
+                block = e.bind(number - middle, "block")
+                _share(lines[1], block, together, Map(x, begin, last), Map(y, begin, last))
 
     return Scheduled(
         func=e.finish(),
@@ -91,42 +106,80 @@ def parc_nchw(composite: Composite, context: Context) -> Scheduled | NotApplicab
         rule=NAME,
         note="; ".join(f"along {part.spec.axis.value}: {part.choice.reason}" for part in parts),
         macs=sum(part.spec.macs for part in parts),
+        space=space,
+        tuned=tuned,
     )
 
 
-# ---------------------------------------------------------------- what is computed
+def _space(parts: list[Part], context: Context) -> Space:
+    """What may be chosen about these correlations."""
+    several, lanes = len(parts) > 1, context.device.lanes()
+    columns = [part for part in parts if part.along is Along.COLUMNS]
+    turned = [part for part in parts if part.along is not Along.COLUMNS]
+    more: list[Dimension] = []
+    chosen: dict[str, str] = {}
+    if turned:
+        options = [Along.ROWS, Along.CHANNELS]
+        if any(part.spec.channels < lanes for part in turned):
+            options = [part.along for part in turned[:1]]
+        values = tuple(along.value for along in options)
+        more.append(Dimension("along", values, "what is turned along the vector"))
+        chosen["along"] = turned[0].along.value
+    return parc_space(
+        NAME,
+        context.device,
+        plans={_plan_name(part, several=several): part.choice for part in parts},
+        fixed=context.plan != "auto",
+        neighbours=[_extent(part.spec, part.along) for part in parts],
+        moved=[part.spec.width for part in columns],
+        default=columns[0].traffic if columns else Traffic(),
+        may_stream=all(part.spec.width % lanes == 0 for part in columns),
+        more=more,
+        more_default=chosen,
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """One correlation of the planes of `channels` channels."""
-
-    spec: ParcSpec
-    choice: Choice
-    lines: ChannelBlocks  # the columns or rows of a plane, as vectors
-    traffic: Traffic
-    weight: NDArray[Any]
-    position_embedding: NDArray[Any]
-    bias: NDArray[Any]
-
-    @property
-    def channels(self) -> int:
-        """How many channels it takes."""
-        return self.spec.channels
-
-    @property
-    def table_size(self) -> int:
-        """Weights of one channel."""
-        return self.choice.plan.n1 * (2 * self.choice.plan.n2 - 1)
-
-    def constants(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Weights (C, T) and start values (C, N)."""
-        plan = self.choice.plan
-        start = start_values(self.weight, self.position_embedding, self.bias, plan)
-        return split_tables(self.weight, plan), start
+def _plan_name(part: Part, *, several: bool) -> str:
+    """Of the dimension that chooses a part's plan."""
+    return f"plan_{part.spec.axis.value}" if several else "plan"
 
 
-def _parts(composite: Composite, context: Context) -> list[_Part] | str:
+def _extent(spec: ParcSpec, along: Along) -> int:
+    """How many values lie along the vectors."""
+    sizes = {Along.COLUMNS: spec.width, Along.ROWS: spec.height, Along.CHANNELS: spec.channels}
+    return sizes[along]
+
+
+def _tuned(part: Part, choice: Choice, *, several: bool) -> Part:
+    """The part as a tuner's choice has it."""
+    columns = part.along is Along.COLUMNS
+    along = part.along if columns else Along(choice["along"])
+    traffic = Traffic(
+        vectors=choice["vectors"], fetches=choice["fetch"], streams=choice.get("stream", False)
+    )
+    return dataclasses.replace(
+        part,
+        choice=tuned_plan(choice, _plan_name(part, several=several), part.choice),
+        along=along,
+        lines=ChannelBlocks.cover(_extent(part.spec, along), choice["lanes"]),
+        traffic=traffic if columns else Traffic(),
+        products=choice["products"],
+    )
+
+
+def _share(lines: Lines, block: Value, together: int, source: Map, target: Map) -> None:
+    """Block `block` of `together` channels of one part, whose channels begin where the maps do."""
+    e, part = lines.e, lines.part
+    plane = part.spec.height * part.spec.width
+    if part.along is Along.CHANNELS:
+        first, count = e.bind(part.lines.start(e, block), "first"), together
+    else:
+        first = e.bind(block * together, "first")
+        count = e.minimum(part.channels - first, together) if together > 1 else 1
+    lines.correlate(block, first, count, source.skip(first * plane), target.skip(first * plane))
+
+
+def _parts(composite: Composite, context: Context) -> list[Part] | str:
     """The correlations in the order of the module's text, or why there are others."""
     nodes = composite.nodes
     ops = [node.op.removeprefix("relax.") for node in nodes]
@@ -173,9 +226,10 @@ def _parts(composite: Composite, context: Context) -> list[_Part] | str:
             bias=bool(np.any(bias)),
         )
         device = context.device
-        lines = ChannelBlocks.cover(width if axis is Axis.H else height, device.lanes())
-        traffic = Traffic()  # turning squares of points and rows goes along memory as it is
-        if axis is Axis.H:
+        along = _along(spec, device, twice=len(ops) == 2)
+        lines = ChannelBlocks.cover(_extent(spec, along), device.lanes())
+        traffic = Traffic()  # what is turned goes along memory as it is
+        if along is Along.COLUMNS:
             traffic = Traffic.of(
                 device,
                 elements=math.prod(composite.shape),
@@ -184,10 +238,13 @@ def _parts(composite: Composite, context: Context) -> list[_Part] | str:
                 lanes=lines.lanes,
                 whole_lines=width % lines.lanes == 0,
             )
+            if traffic.fetches and _stays(spec):
+                traffic = Traffic(fetches=True)
         parts.append(
-            _Part(
+            Part(
                 spec=spec,
                 choice=resolve_plan(context.plan, spec, device, "NCHW"),
+                along=along,
                 lines=lines,
                 traffic=traffic,
                 weight=weight,
@@ -198,153 +255,33 @@ def _parts(composite: Composite, context: Context) -> list[_Part] | str:
     return parts
 
 
-# ---------------------------------------------------------------- how a plane is computed
+def _stays(spec: ParcSpec) -> bool:
+    """Whether the lines of a column, of input and output, stay in the L1 cache from stage to stage.
+
+    Then one vector at a time is faster than neighbours together, which only begin to pay where a
+    cache line would be fetched for each of them anew. For 96 channels on one core with AVX-512,
+    ms together and alone: 56 x 56 .149 and .112, 50 x 84 .178 and .159, 80 x 80 .267 and .227,
+    112 x 112 .76 and .55, 100 x 168 .84 and .76; but 64 x 64 .147 and .158, 128 x 128 1.07 and 1.73,
+    224 x 224 3.7 and 4.7.
+    """
+    sets = SETS_BYTES // math.gcd(4 * spec.width, SETS_BYTES)
+    ways = 2 * spec.height / min(sets, SETS_BYTES // LINE_BYTES)
+    return ways < WAYS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Room:
-    """Scratch memory of a task: rows of the split form, rows of a plane turned, and their results."""
-
-    rows: list[Buffer]
-    turned: Buffer
-    results: Buffer
-
-    @classmethod
-    def of(cls, e: Emitter, parts: list[_Part]) -> _Room:
-        """As much as the largest of `parts` needs."""
-        sizes = [part.choice.plan.length * part.lines.lanes for part in parts]
-        needed = max(scratch_rows(part.choice.plan, e.device) for part in parts)
-        size = max(n * part.traffic.vectors for n, part in zip(sizes, parts, strict=True))
-        rows = [e.scratch(name, size) for name in ("rows", "products")[:needed]]
-        along = [(p, s) for p, s in zip(parts, sizes, strict=True) if p.spec.axis is Axis.W]
-        if not along:
-            return cls(rows=rows, turned=None, results=None)
-        size = max(s for _, s in along)
-        turned = e.scratch("turned", size)
-        # the transform reads every point before one is written; the direct form does not
-        direct = any(p.choice.plan.n1 == 1 for p, _ in along)
-        return cls(
-            rows=rows, turned=turned, results=e.scratch("results", size) if direct else turned
-        )
+def _along(spec: ParcSpec, device: Device, *, twice: bool) -> Along:
+    """What becomes the lanes of a vector."""
+    lanes, plane = device.lanes(), 4 * spec.height * spec.width
+    if spec.axis is Axis.H:
+        return Along.COLUMNS
+    if spec.channels < lanes or (twice and lanes * plane > MOST_BETWEEN_BYTES):
+        return Along.ROWS
+    # planes that begin so far apart have all their lines in the same sets of the L1 cache
+    crowded = plane % SETS_BYTES == 0 and spec.height % lanes == 0
+    return Along.ROWS if crowded else Along.CHANNELS
 
 
-@dataclass(frozen=True, slots=True)
-class _Map:
-    """Where a plane begins, and the one after it where that is to be fetched."""
-
-    buffer: Buffer
-    at: Value
-    after: Value = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Plane:
-    """All lines of one plane."""
-
-    e: Emitter
-    part: _Part
-    table: Buffer
-    start: Buffer
-    room: _Room
-
-    def correlate(self, channel: Value, source: _Map, target: _Map) -> None:
-        """Correlate the plane of `channel` from one map into the other."""
-        if self.part.spec.axis is Axis.H:
-            self._columns(channel, source, target)
-        else:
-            self._rows(channel, source, target)
-
-    def _columns(self, channel: Value, source: _Map, target: _Map) -> None:
-        e, lines, width, traffic = self.e, self.part.lines, self.part.spec.width, self.part.traffic
-        lanes, (weight, start) = lines.lanes, self._tables(channel)
-        streams = traffic.streams and target.after is not None
-
-        with e.loop(lines.count // traffic.vectors, name="group") as group:
-
-            def vector(k: Value) -> Vector:
-                """Columns of block k of the group."""
-                number = e.bind(group * traffic.vectors + k, "number")
-                first = e.bind(lines.start(e, number), "first")
-                read, write = e.bind(source.at + first, "read"), e.bind(target.at + first, "write")
-
-                def fetch(points: _Map, i: Value, *, write: bool = False) -> None:
-                    e.fetch(points.buffer, points.after + first + i * width, write=write)
-
-                return Vector(
-                    load=lambda i: e.load(source.buffer, read + i * width, lanes),
-                    finish=lambda i, v: e.store(target.buffer, write + i * width, v),
-                    weight=weight,
-                    start=start,
-                    stream=lambda i, v: e.stream(target.buffer, write + i * width, v),
-                    fetch=partial(fetch, source) if self._fetches(source) else None,
-                    fetch_result=(
-                        partial(fetch, target, write=True) if self._fetches(target) else None
-                    ),
-                )
-
-            Columns(
-                e=e,
-                plan=self.part.choice.plan,
-                lanes=lanes,
-                vector=vector,
-                rows=self.room.rows,
-                count=traffic.vectors,
-                streams=e.is_aligned(target.buffer, 4 * lanes) if streams else None,
-            ).compute()
-
-    def _fetches(self, points: _Map) -> bool:
-        return self.part.traffic.fetches and points.after is not None
-
-    def _rows(self, channel: Value, source: _Map, target: _Map) -> None:
-        e, lines, width = self.e, self.part.lines, self.part.spec.width
-        lanes, length = lines.lanes, self.part.choice.plan.length
-        turned, results = self.room.turned, self.room.results
-        # squares of points and rows; `points` covers the points of a row by squares
-        points = ChannelBlocks.cover(length, min(lanes, MOST_SQUARE))
-        with e.loop(lines.count, name="block") as block:
-            first = e.bind(lines.start(e, block) * width, "first")
-
-            def squares(turn: Any) -> None:
-                with e.loop(points.count, name="square") as number:
-                    point = e.bind(points.start(e, number), "point")
-                    with e.loop(lanes // points.lanes, name="group") as group:
-                        turn(point, e.bind(group * points.lanes, "row"))
-
-            def turn_in(point: Value, row: Value) -> None:
-                at = e.bind(source.at + first + row * width + point, "at")
-                side = points.lanes
-                values = [e.load(source.buffer, at + i * width, side) for i in range(side)]
-                for i, value in enumerate(transpose_square(e, values)):
-                    e.store(turned, (point + i) * lanes + row, value)
-
-            def turn_out(point: Value, row: Value) -> None:
-                at = e.bind(target.at + first + row * width + point, "at")
-                side = points.lanes
-                values = [e.load(results, (point + i) * lanes + row, side) for i in range(side)]
-                for i, value in enumerate(transpose_square(e, values)):
-                    e.store(target.buffer, at + i * width, value)
-
-            squares(turn_in)
-            weight, start = self._tables(channel)
-            vector = Vector(
-                load=lambda i: e.load(turned, i * lanes, lanes),
-                finish=lambda i, v: e.store(results, i * lanes, v),
-                weight=weight,
-                start=start,
-            )
-            plan, rows = self.part.choice.plan, self.room.rows
-            Columns(e=e, plan=plan, lanes=lanes, vector=lambda _: vector, rows=rows).compute()
-            squares(turn_out)
-
-    def _tables(self, channel: Value) -> tuple[Callable[[Value], Value], Callable[[Value], Value]]:
-        """Weights and start values of a channel, each in all lanes."""
-        e, lanes = self.e, self.part.lines.lanes
-        weights = e.bind(channel * self.part.table_size, "weights")
-        starts = e.bind(channel * self.part.choice.plan.length, "starts")
-        return (
-            lambda i: e.load_all(self.table, weights + i, lanes),
-            lambda i: e.load_all(self.start, starts + i, lanes),
-        )
-
-
-MOST_SQUARE = 8  # rows and points of a transposed square: as many vectors live at once
+LINE_BYTES = 64
+SETS_BYTES = 64 * LINE_BYTES  # addresses that far apart share a set of the L1 cache
+WAYS = 8  # lines in a set, of the twelve of newer processors
+MOST_BETWEEN_BYTES = 256 * 2**10  # planes of a vector's channels: a part of the L2 cache

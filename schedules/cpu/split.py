@@ -33,17 +33,37 @@ from parc_hw.planner import outputs_at_once
 from parc_hw.weights import complex_rows
 from schedules.tir import Emitter, has_fma
 
-__all__ = ["Columns", "Vector", "emit_graph", "scratch_rows"]
+__all__ = ["PRODUCTS", "Columns", "Vector", "emit_graph", "products_forms", "scratch_rows"]
 
 MAX_TERMS = 256  # multiply-adds of one product that are written out; more are loops
+MOST_TERMS = 1024  # of those a tuner may ask for: beyond, LLVM takes many seconds
+
+# How the Toeplitz products are written: as `outputs_at_once` says; straight-line code; or loops over
+# the inputs with so many outputs at once. All take the terms of a sum in the same order.
+PRODUCTS = ("auto", "written", "1", "2", "3", "4", "6", "8", "10", "12")
 
 
-def scratch_rows(plan: SplitPlan, device: Device) -> int:
+def products_forms(plan: SplitPlan, device: Device) -> tuple[str, ...]:
+    """Those of `PRODUCTS` that differ for a plan and keep all sums of a loop in registers."""
+    pair = len(complex_rows(plan.n1)) > 0
+    terms = (4 if pair else 1) * plan.n2 * plan.n2
+    if plan.n2 == 1:
+        return ("auto",)
+    loops = [
+        form
+        for form in PRODUCTS[2:]
+        if int(form) <= plan.n2 and (2 if pair else 1) * int(form) < device.vector_registers
+    ]
+    written = () if _written_out(plan.n2, device, pair=pair) or terms > MOST_TERMS else ("written",)
+    return ("auto", *written, *loops)
+
+
+def scratch_rows(plan: SplitPlan, device: Device, products: str = "auto") -> int:
     """How many buffers of N vectors `Columns` of one vector need: none, the rows, or rows and products."""
     if plan.n1 == 1:
         return 0
     pair = len(complex_rows(plan.n1)) > 0
-    return 1 if _written_out(plan.n2, device, pair=pair) else 2
+    return 1 if _written_out(plan.n2, device, pair=pair, products=products) else 2
 
 
 def emit_graph(
@@ -67,8 +87,10 @@ def emit_graph(
                 put(k, values[v])
 
 
-def _written_out(n2: int, device: Device, *, pair: bool) -> bool:
-    """Whether a Toeplitz product is straight-line code with all its inputs in registers."""
+def _written_out(n2: int, device: Device, *, pair: bool, products: str = "auto") -> bool:
+    """Whether a Toeplitz product is straight-line code, by itself with all its inputs in registers."""
+    if products != "auto":
+        return products == "written"
     terms = (4 if pair else 1) * n2 * n2
     return terms <= MAX_TERMS and outputs_at_once(n2, device, pair=pair) == n2
 
@@ -79,8 +101,8 @@ class Vector:
 
     load(i) is point i of the columns, finish(i, v) takes point i of the result, weight(i) and
     start(i) are entries of the tables. Where they are given, stream(i, v) takes it instead
-    when `Columns.streams` holds, and fetch(i) and fetch_result(i) ask for the points that the
-    next task reads and writes.
+    when `Columns.streams` holds, and fetch(i) and fetch_result(i) ask for points that are read and
+    written later.
     """
 
     load: Callable[[Any], Any]
@@ -109,6 +131,7 @@ class Columns:
     rows: list[Any]
     count: int = 1
     streams: Any = None
+    products: str = "auto"  # of `PRODUCTS`
 
     def compute(self) -> None:
         """Emit all stages."""
@@ -193,7 +216,8 @@ class Columns:
         writes: list[Callable[[Any, Any], None]],
     ) -> None:
         """The Toeplitz products of one real row or of a complex pair of rows."""
-        if _written_out(self.plan.n2, self.e.device, pair=len(rows) == 2):
+        pair = len(rows) == 2
+        if _written_out(self.plan.n2, self.e.device, pair=pair, products=self.products):
             self._written_products(vector, rows, reads, writes)
         else:
             self._looped_products(vector, rows, reads, writes)
@@ -222,6 +246,8 @@ class Columns:
         """A loop over the inputs for every group of sums."""
         e, n2 = self.e, self.plan.n2
         most = outputs_at_once(n2, e.device, pair=len(rows) == 2)
+        if self.products != "auto":
+            most = int(self.products)
         group = -(-n2 // -(-n2 // most))  # as few groups, all nearly of the same size
 
         def some(low: Any, count: int) -> None:

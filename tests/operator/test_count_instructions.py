@@ -177,6 +177,7 @@ def test_cycles_are_those_of_the_blocks_times_their_runs(monkeypatch, tmp_path):
         "#!/bin/sh\n"
         "echo 'LLVM version 19.1.0'\n"
         "echo '[0] Code Region - 0'; echo; echo 'Total Cycles:      250'\n"
+        "echo 'Block RThroughput: 0.5'\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))

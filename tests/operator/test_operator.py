@@ -166,6 +166,14 @@ def test_the_result_goes_into_out():
     assert np.array_equal(out, op(x))
 
 
+def test_a_new_result_begins_at_a_cache_line():
+    op, x = operator(), normal(*SHAPES["NCHW"])
+    results = [op(x) for _ in range(5)]
+    assert all(result.ctypes.data % 64 == 0 for result in results)
+    assert all(result.flags.c_contiguous and result.flags.writeable for result in results)
+    assert {result.dtype for result in results} == {np.dtype(np.float32)}
+
+
 def test_a_bound_call_reads_and_writes_the_arrays_as_they_are_then():
     op = operator()
     x, y = np.zeros((2, *SHAPES["NCHW"]), np.float32)

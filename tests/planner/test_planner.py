@@ -15,7 +15,7 @@ from parc_hw.spec import Axis, ParcSpec
 # The fastest plans of searches on AVX-512 machines; several where they tie within noise.
 BEST_AVX512 = {
     7: {"7x1"},
-    14: {"14x1", "7x2"},
+    14: {"14x1", "7x2", "2x7"},
     25: {"5x5", "25x1"},
     28: {"14x2", "7x4"},
     42: {"14x3"},

@@ -12,6 +12,7 @@ from test_parc import build, build_half
 from test_parc_nchw import Case
 
 from parc_hw.device import load_device
+from parc_hw.plan import SplitPlan
 from schedules.cpu import traffic
 from schedules.cpu.parc import parc, parc_twice
 from schedules.cpu.parc_nchw import parc_nchw
@@ -61,19 +62,37 @@ def uses(job, text):
 def test_no_bit_depends_on_traffic(monkeypatch):
     found = cases()
     plain = scheduled(found, HOST)
+    alone = scheduled(found, near())  # columns of NCHW, which are short enough
+    monkeypatch.setattr("schedules.cpu.parc_nchw.WAYS", 0)
     pairs = scheduled(found, near())
     monkeypatch.setattr(traffic, "FAR_BYTES", 0)
     far = scheduled(found, near())
     assert not any(uses(job, "prefetch") for job in plain)
     fetching = [uses(job, "prefetch") for job in pairs]
-    assert sum(fetching) >= 13  # not the direct form, nor NCHW along W, which turns squares
+    assert sum(fetching) >= 13  # not the direct form, nor NCHW along W, which is turned
     assert fetching == [uses(job, "prefetch") for job in far]
+    assert fetching == [uses(job, "prefetch") for job in alone]
     if HOST.lanes() * 4 == HOST.line_bytes:
         assert sum(uses(job, "parc_stream_16") for job in far) >= 5
-    first, second, third = (run_many(jobs) for jobs in (plain, pairs, far))
-    for a, b, c in zip(first, second, third, strict=True):
-        assert np.array_equal(a, b)
-        assert np.array_equal(a, c)
+    first, *rest = (run_many(jobs) for jobs in (plain, alone, pairs, far))
+    for result, *others in zip(first, *rest, strict=True):
+        assert all(np.array_equal(result, other) for other in others)
+
+
+@pytest.mark.skipif(HOST.lanes() * 4 != HOST.line_bytes, reason="vectors are parts of lines here")
+def test_no_bit_depends_on_the_order_of_blocks_and_lines(monkeypatch):
+    found = [(rule, builder) for rule, builder in cases() if rule is parc]
+    by_lines = scheduled(found, HOST)
+    monkeypatch.setattr(traffic, "LONG", 0)
+    monkeypatch.setattr(traffic, "WEIGHT_BYTES", 0)
+    by_blocks = scheduled(found, HOST)
+    monkeypatch.setattr(traffic, "SET_BYTES", 1)
+    by_pairs = scheduled(found, HOST)
+    for (a, _), (b, _) in zip(by_lines, by_blocks, strict=True):
+        assert a.func.script() != b.func.script()
+    first, *rest = (run_many(jobs) for jobs in (by_lines, by_blocks, by_pairs))
+    for result, *others in zip(first, *rest, strict=True):
+        assert all(np.array_equal(result, other) for other in others)
 
 
 @pytest.mark.parametrize("far", [False, True])
@@ -119,6 +138,13 @@ def test_arm_kernels_do_none_of_it(name):
     device = dataclasses.replace(load_device(name), l2_bytes=1)
     asked = {"elements": 2**24, "vectors": 4, "length": 64, "lanes": 4, "whole_lines": True}
     assert Traffic.of(device, **asked) == Traffic()
+    del asked["length"]
+    for elements in (2**14, 2**19, 2**24):
+        asked["elements"] = elements
+        for plan in (SplitPlan(n1=14, n2=2), SplitPlan(n1=32, n2=7)):
+            for step in (1, 1024):
+                found = Traffic.of_pixels(device, **asked, channels=16, plan=plan, step=step)
+                assert found == Traffic()
 
 
 def test_sweeps_fit_the_cache_and_divide_the_vectors():

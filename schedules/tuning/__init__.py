@@ -1,0 +1,1 @@
+"""Which points of a rule's space are worth measuring on a device?"""
