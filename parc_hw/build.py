@@ -15,6 +15,7 @@ import numpy as np
 from parc_hw.device import Device, load_device
 from parc_hw.errors import InputError, UnsupportedError
 from parc_hw.planner import check_plan
+from parc_hw.records import COMMITTED
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from parc_hw.lower import Lowering
     from parc_hw.lower.program import ShapePlan
     from parc_hw.models import ModelInfo
+    from parc_hw.records import Records, TuningRecord
 
 __all__ = [
     "Analysis",
@@ -54,6 +56,7 @@ class AnalysisRow:
     bytes: int
     shape: tuple[int, ...]
     refusals: tuple[str, ...]  # "rule: reason" of the rules that did not take it
+    tuning: str = ""  # which tuning record it uses, or why none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +189,22 @@ def _one_shape(source: _Source) -> tuple[int, ...] | None:
     return source.shapes[0]
 
 
-def _lower(imported: Sequence[Imported], device: Device, plan: str) -> list[Lowering]:
+def _used(lowerings: Sequence[Lowering], records: Records | None) -> list[TuningRecord]:
+    """The records that these kernels have their choices from."""
+    tuned = [step.scheduled.tuned for lowering in lowerings for step in lowering.steps]
+    used = {each.record for each in tuned if each is not None and each.record}
+    return [record for record in records or () if record.id in used]
+
+
+def _lower(
+    imported: Sequence[Imported],
+    device: Device,
+    plan: str,
+    records: Records | None,
+    threads: int,
+    *,
+    replay: bool = False,
+) -> list[Lowering]:
     """Choose the kernels for every input shape of a model."""
     from parc_hw.lower import schedule_model
 
@@ -204,6 +222,9 @@ def _lower(imported: Sequence[Imported], device: Device, plan: str) -> list[Lowe
             device=device,
             plan=plan,
             panel_vectors=panel_vectors,
+            records=records,
+            threads=threads,
+            replay=replay,
         )
         for number in sorted(range(len(imported)), key=size, reverse=True)
     }
@@ -237,17 +258,23 @@ def schedule(
     weights: Path | str | None = None,
     seed: int = SEED,
     plan: str = "auto",
+    records: Records | str | Path | None = COMMITTED,
+    threads: int = 1,
+    replay: bool = False,
 ) -> Lowering:
     """Choose a kernel for every operator of a model, without compiling anything.
 
-    Parameters are those of `compile`, with one input shape; `target` may be a `Device` too.
+    Parameters are those of `compile`, with one input shape; `target` may be a `Device` too. `replay`
+    uses the records of a bundle's manifest as they were used in it.
 
     Raises
     ------
     InputError, UnsupportedError
         As `compile`.
     """
-    return _schedule(model, target, input_shape, weights, seed, plan)[2]
+    return _schedule(
+        model, target, input_shape, weights, seed, plan, records, threads, replay=replay
+    )[2]
 
 
 def _schedule(
@@ -257,13 +284,19 @@ def _schedule(
     weights: Path | str | None,
     seed: int,
     plan: str,
+    records: Records | str | Path | None,
+    threads: int,
+    *,
+    replay: bool = False,
 ) -> tuple[_Source, Imported, Lowering]:
     """`schedule`, and what it went through."""
+    from schedules.tuning.database import records_of
+
     check_plan(plan)
     device = target if isinstance(target, Device) else load_device(target)
     source = _prepare(model, input_shape=input_shape, weights=weights, seed=seed)
     imported = _import(source, _one_shape(source))
-    (lowering,) = _lower([imported], device, plan)
+    (lowering,) = _lower([imported], device, plan, records_of(records), threads, replay=replay)
     return source, imported, lowering
 
 
@@ -275,6 +308,8 @@ def analyze(
     weights: Path | str | None = None,
     seed: int = SEED,
     plan: str = "auto",
+    records: Records | str | Path | None = COMMITTED,
+    threads: int = 1,
 ) -> Analysis:
     """Say which kernel every operator of a model gets, without compiling anything.
 
@@ -285,7 +320,9 @@ def analyze(
     InputError, UnsupportedError
         As `compile`.
     """
-    source, imported, lowering = _schedule(model, target, input_shape, weights, seed, plan)
+    source, imported, lowering = _schedule(
+        model, target, input_shape, weights, seed, plan, records, threads
+    )
     rows = tuple(
         AnalysisRow(
             name=lowering.layer_name(step),
@@ -296,6 +333,7 @@ def analyze(
             bytes=lowering.step_bytes(step),
             shape=step.composite.shape,
             refusals=tuple(f"{r.rule}: {r.reason}" for r in step.refusals),
+            tuning=tuned.reason if (tuned := step.scheduled.tuned) else "",
         )
         for step in lowering.steps
     )
@@ -416,6 +454,7 @@ def compile(
     name: str | None = None,
     plan: str = "auto",
     threads: int = 1,
+    records: Records | str | Path | None = COMMITTED,
     verify: bool = True,
     force: bool = False,
     dump: Sequence[str] = (),
@@ -445,6 +484,9 @@ def compile(
         Arithmetic of the ParC sites: `auto`, `direct`, `fft` or `N1xN2`.
     threads : int
         Threads the bundle's own programs use, 1 to 64; a caller may choose otherwise.
+    records : Records, path or None
+        Tuning records, used for the kernels that they apply to: those that come with this package;
+        a file's and those; only the ones given; or none at all. The manifest holds the ones used.
     verify : bool
         Run the bundle (under qemu for a foreign target) and compare it with the source.
     force : bool
@@ -473,6 +515,7 @@ def compile(
     """
     from parc_hw import artifact
     from parc_hw.lower import compile_program
+    from schedules.tuning.database import records_of
 
     def report(stage: str, done: int, total: int, message: str = "") -> None:
         if progress is not None:
@@ -503,10 +546,13 @@ def compile(
     report("import", len(imported), len(imported))
 
     report("schedule", 0, 1, "choosing kernels")
-    lowerings = _lower(imported, device, plan)
+    found = records_of(records)
+    lowerings = _lower(imported, device, plan, found, threads)
+    used = _used(lowerings, found)
     if verify:
         _fits(source, lowerings)
-    report("schedule", 1, 1, f"{sum(len(each.steps) for each in lowerings)} kernel calls")
+    tuned = f", {len(used)} tuning records" if used else ""
+    report("schedule", 1, 1, f"{sum(len(each.steps) for each in lowerings)} kernel calls{tuned}")
 
     texts: dict[str, str] | None = {} if dump else None
     program = compile_program(
@@ -544,6 +590,7 @@ def compile(
             "input": _expected_input(source),
             "verified_on": description,
             "plan": plan,
+            "records": [record.to_json() for record in used],
         },
         tool_versions=_tool_versions(),
         threads=threads,

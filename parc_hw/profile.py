@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parc_hw.errors import InputError, UnsupportedError
+from parc_hw.records import Records, TuningRecord
 
 if TYPE_CHECKING:
     from parc_hw.artifact import Bundle
@@ -157,6 +158,11 @@ def count_bundle(bundle: Bundle, *, model: Any = None, progress: Progress | None
         target=bundle.device,
         input_shape=tuple(shape["inputs"][0]["shape"]),
         plan=str(bundle.manifest["source"].get("plan", "auto")),
+        records=Records.of(
+            TuningRecord.from_json({k: v for k, v in each.items() if k not in ("id", "gain")})
+            for each in bundle.manifest["source"].get("records", [])
+        ),
+        replay=True,
     )
     layers = shape["layers"]
     seen = [(step.composite.name, step.scheduled.note) for step in lowering.steps]

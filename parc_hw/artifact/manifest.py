@@ -90,6 +90,8 @@ def _shape(shape: ShapePlan, vectors: Vectors, kernels: Sequence[str]) -> dict[s
                 "ops": layer.ops,
                 "rule": layer.rule,
                 "note": layer.note,
+                "record": layer.record,
+                "untuned": layer.untuned,
                 "macs": layer.macs,
                 "shape": list(layer.shape),
                 "order": list(layer.order),
@@ -178,12 +180,12 @@ def write(root: Path, manifest: dict[str, Any]) -> None:
 
 
 def is_bundle(root: Path) -> bool:
-    """Whether `root` holds a manifest of ours, of any version."""
+    """Whether `root` holds a manifest of ours, of any kind and version."""
     try:
         data = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(data, dict) and data.get("format") == FORMAT
+    return isinstance(data, dict) and str(data.get("format", "")).startswith("parc_hw ")
 
 
 def read(root: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from parc_hw.errors import BundleError, InputError, UnsupportedError, Verificati
 if TYPE_CHECKING:
     from parc_hw.lower.program import Program
 
-__all__ = ["check_output", "write_bundle"]
+__all__ = ["check_output", "clear_errors", "staging", "write_bundle"]
 
 _DUMPS = {"relax": "relax.py", "tir": "tir.py", "ll": "kernels.ll", "asm": "kernels.s"}
 
@@ -78,7 +78,7 @@ def check_output(path: Path, *, force: bool = False) -> None:
 
 
 @contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
+def clear_errors(path: Path) -> Iterator[None]:
     """Turn the system's refusals to write into errors that say what to do."""
     try:
         yield
@@ -114,7 +114,7 @@ def _missing_parents(path: Path) -> list[Path]:
 
 
 @contextmanager
-def _staging(path: Path, *, force: bool) -> Iterator[Path]:
+def staging(path: Path, *, force: bool) -> Iterator[Path]:
     """A new directory beside `path` that becomes `path` when the block ends well.
 
     Otherwise, also after Ctrl-C, it and the parents made for it are removed.
@@ -345,7 +345,7 @@ def write_bundle(
         ],
     )
     weights = pack_weights(program.weights, build)
-    with _clear_errors(path), _staging(path, force=force) as root:
+    with clear_errors(path), staging(path, force=force) as root:
         say(0, "writing weights and test vectors")
         (root / "src").mkdir()
         (root / "src" / f"{name}_weights.bin").write_bytes(weights)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from parc_hw.cli.model import MODEL_HELP, TARGET_HELP, check_plan, parse_shapes, resolve
+from parc_hw.cli.records import RECORDS_HELP, records_for
 from parc_hw.cli.session import Session, table
 
 
@@ -26,10 +27,11 @@ def command(
     plan: Annotated[
         str, typer.Option(metavar="PLAN", help="auto, direct, fft or N1xN2 for every ParC.")
     ] = "auto",
+    records: Annotated[str | None, typer.Option(metavar="FILE", help=RECORDS_HELP)] = None,
 ) -> None:
     """Show operators, ParC sites with their plans and why, MACs, bytes, and what is unsupported."""
     session: Session = context.obj
-    show(session, analyse(session, model, target, weights, input_shape, plan))
+    show(session, analyse(session, model, target, weights, input_shape, plan, records))
 
 
 def analyse(
@@ -39,6 +41,8 @@ def analyse(
     weights: Path | None,
     input_shape: list[str] | None,
     plan: str,
+    records: str | None = None,
+    threads: int = 1,
 ) -> list[Any]:
     """Check the arguments and ask `parc_hw.build.analyze` about each input shape.
 
@@ -49,6 +53,7 @@ def analyse(
     from parc_hw.device import load_device
 
     load_device(target)  # a misspelled target should not wait for TVM and torch to load
+    found = records_for(session, records)
     resolved = resolve(model, shapes=shapes)
 
     from parc_hw import build
@@ -62,6 +67,8 @@ def analyse(
             weights=weights,
             seed=session.seed,
             plan=plan,
+            records=found,
+            threads=threads,
         )
         for shape in wanted
     ]
@@ -96,7 +103,7 @@ def _lines(session: Session, analysis: Any) -> list[Any]:
             f"{row.macs / 1e6:.1f}",
             f"{row.bytes / 1024:.0f}",
             _times(row.shape),
-            *([row.note] if detailed else []),
+            *(["; ".join(filter(None, (row.note, row.tuning)))] if detailed else []),
         )
     shown: list[Any] = [
         f"{analysis.model} at {', '.join(map(_times, analysis.inputs))} for "
@@ -145,7 +152,7 @@ def _bytes(analysis: Any) -> int:
     return sum(row.bytes for row in analysis.rows)
 
 
-_FIELDS = ("name", "ops", "rule", "note", "macs", "bytes", "shape", "refusals")
+_FIELDS = ("name", "ops", "rule", "note", "macs", "bytes", "shape", "refusals", "tuning")
 
 
 def _row(row: Any) -> dict[str, Any]:

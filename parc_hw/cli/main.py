@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from parc_hw.cli import (
+    accel,
     analyze,
     bench,
     compile_,
@@ -19,11 +20,13 @@ from parc_hw.cli import (
     export,
     models,
     profile,
+    records,
     run_,
     sim,
     study,
     targets,
     train,
+    tune,
     verify,
     versions,
 )
@@ -60,6 +63,7 @@ for _module, _name, _does in (
     (verify, "verify", "Compare a bundle with its source model."),
     (bench, "bench", "Measure a bundle beside PyTorch and ONNX Runtime."),
     (profile, "profile", "Where a bundle spends its time or instructions, layer by layer."),
+    (tune, "tune", "Measure choices for a model's kernels; keep the best."),
     (study, "study", "Which formats hold a quality: grids, searches, reports."),
     (train, "train", "Train a shipped small network again."),
 ):
@@ -68,6 +72,18 @@ app.add_typer(
     sim.make(_EPILOG),
     name="sim",
     short_help="Simulate a transform, a ParC or a network in fixed point.",
+)
+
+
+app.add_typer(
+    records.make(_EPILOG),
+    name="records",
+    short_help="Look at tuning records, merge and compare them.",
+)
+app.add_typer(
+    accel.make(_EPILOG),
+    name="accel",
+    short_help="Check an accelerator's description, simulate programs on it.",
 )
 
 
@@ -200,7 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         0 ok, 1 a bug of ours, 2 usage or bad input, 3 unsupported, 4 verification missed,
-        5 toolchain missing, 6 device or measurement, 130 interrupted.
+        5 toolchain missing, 6 device or measurement, 7 the budget ended with a partial result,
+        130 interrupted.
     """
     arguments = _globals_first(list(sys.argv[1:] if arguments is None else arguments))
     verbose = _wants_details(arguments)

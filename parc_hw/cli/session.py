@@ -151,6 +151,7 @@ def table(*columns: str, right: Sequence[str] = (), fold: str | None = None) -> 
             column,
             justify="right" if column in right else "left",
             no_wrap=column != (fold or columns[-1]),
+            overflow="fold",  # a name that is cut off would not say which one it is
         )
     return made
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from parc_hw.lower.program import (
     ShapePlan,
     Tensor,
 )
+
+if TYPE_CHECKING:
+    from parc_hw.records import Records
 
 __all__ = ["Lowering", "compile_program", "schedule_model"]
 
@@ -82,6 +85,9 @@ def schedule_model(
     device: Device,
     plan: str = "auto",
     panel_vectors: dict[bytes, int] | None = None,
+    records: Records | None = None,
+    threads: int = 1,
+    replay: bool = False,
 ) -> Lowering:
     """Choose a kernel for every operator of an imported model.
 
@@ -99,6 +105,12 @@ def schedule_model(
         `auto`, `direct`, `fft` or `N1xN2` for the ParC sites.
     panel_vectors : dict, optional
         `schedules.rule.Context.panel_vectors`, the same one for all shapes of a bundle.
+    records : Records, optional
+        Tuning records to use where they apply; None: the kernels' own choices.
+    threads : int
+        How many share a kernel, as records know it.
+    replay : bool
+        Use the records of a bundle's manifest as they were used in it.
 
     Raises
     ------
@@ -112,14 +124,21 @@ def schedule_model(
     from parc_hw.lower.layout import to_nhwc
     from schedules.cpu import RULES
     from schedules.rule import Context
+    from schedules.tuning.database import decider, replayer
 
     graph = to_nhwc(module["main"], sources)
     _check_sizes(graph)
     fold_into_parc(graph)
+    decide = None
+    if records is not None:
+        decide = (
+            replayer(records) if replay else decider(records, device, plan=plan, threads=threads)
+        )
     context = Context(
         device=device,
         plan=plan,
         panel_vectors={} if panel_vectors is None else panel_vectors,
+        decide=decide,
     )
     steps = schedule_graph(graph, RULES, context)
     return Lowering(
@@ -263,6 +282,8 @@ def _shape_plan(lowering: Lowering, kernels: Sequence[int], weights: _Blob) -> S
                 ops=step.composite.name,
                 rule=step.scheduled.rule,
                 note=step.scheduled.note,
+                record=tuned.record if (tuned := step.scheduled.tuned) else "",
+                untuned=tuned.reason if tuned and not tuned.record else "",
                 macs=step.scheduled.macs,
                 shape=result.shape,
                 order=result.order,

@@ -66,6 +66,8 @@ class Layer:
     shape: tuple[int, ...]  # as stored
     order: tuple[int, ...]  # order[k] = logical axis stored at memory position k
     output: Operand
+    record: str = ""  # the tuning record used
+    untuned: str = ""  # why none was, where one was looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

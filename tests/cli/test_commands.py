@@ -34,6 +34,7 @@ def compiled(monkeypatch, tmp_path):
             },
             "weights": {"bytes": 1024},
             "kernels": [{}],
+            "shapes": [{"layers": []}],
             "threads": options["threads"],
             "verification": {"worst": 2e-5} if options["verify"] else None,
         }
@@ -50,8 +51,10 @@ class TestCompile:
             *("compile", "parc_convnext_xt", "--target", "rk3288", "-o", where),
             *("--input-shape", "2x3x64x96", "--name", "net", "--plan", "14x1", "--threads", "3"),
             *("--no-verify", "--force", "--dump", "tir,asm", "--seed", "9", "--weights", "w.pt"),
+            *("--records", "none"),
         )
         assert outcome.code == 0, outcome.err
+        assert compiled["records"] is None
         assert compiled["model"] == "parc_convnext_xt"
         assert compiled["target"] == "rk3288"
         assert compiled["output"] == where

@@ -15,7 +15,7 @@ from parc_hw.version import VERSION
 
 COMMANDS = (
     *("doctor", "targets", "models", "analyze", "compile", "export", "run", "verify", "bench"),
-    *("profile", "study", "train", "sim"),
+    *("profile", "tune", "study", "train", "sim", "records", "accel"),
 )
 HEAVY = ("tvm", "tvm_ffi", "torch", "numba", "numpy", "scipy", "onnx", "onnxruntime")
 
@@ -201,7 +201,7 @@ class TestConfig:
         seen = {}
         monkeypatch.setattr(
             "parc_hw.cli.analyze.analyse",
-            lambda session, model, target, weights, shape, plan: seen.update(
+            lambda session, model, target, weights, shape, plan, records: seen.update(
                 target=target, seed=session.seed, plan=plan
             ),
         )
