@@ -62,8 +62,10 @@ def test_every_path_of_the_map_is_there(text, repository):
 
 def test_targets_and_models_of_the_examples_exist(text):
     from parc_hw import models
+    from parc_hw.accel.description import description_names
     from parc_hw.device import device_names
 
-    assert set(re.findall(r"--target (\S+)", text)) <= set(device_names())
+    targets = {*device_names(), *description_names()}
+    assert set(re.findall(r"--target (\S+)", text)) <= targets
     named = re.findall(r"parc-hw (?:analyze|compile|train) (\w+)(?= )", text)
     assert set(named) <= set(models.names())
