@@ -1,0 +1,1 @@
+"""Which TIR schedules does the generic accelerator have?"""
