@@ -465,7 +465,7 @@ def write_records(path: Path, records: Records) -> None:
     InputError
         The file cannot be written.
     """
-    with _locked(path):
+    with locked(path):
         _replace(path, records)
 
 
@@ -482,7 +482,7 @@ def add_record(path: Path, record: TuningRecord) -> Records:
     InputError
         The file cannot be read or written.
     """
-    with _locked(path):
+    with locked(path):
         found = read_records(path, missing_ok=True) + Records.of([record])
         _replace(path, found)
     return found
@@ -496,7 +496,7 @@ def check_writable(path: Path) -> None:
     InputError
         The file or its directory is read-only or missing.
     """
-    with _locked(path):
+    with locked(path):
         if _read_only(path):
             raise InputError(_unwritable(path, "the file is read-only"))
 
@@ -514,7 +514,7 @@ def _unwritable(path: Path, why: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Keep other processes from writing the file; the lock ends with the process in any case."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -529,8 +529,17 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, records: Records) -> None:
-    """Write the file beside and put it in the place of the old one, on the disk."""
-    text = "".join(f"{record.line()}\n" for record in records)
+    replace_text(path, "".join(f"{record.line()}\n" for record in records))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file beside and put it in the place of the old one, on the disk.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written.
+    """
     beside = path.with_name(f".{path.name}.new")
     try:
         if _read_only(path):

@@ -25,6 +25,7 @@ from parc_hw.accel.dependencies import synchronise
 from parc_hw.accel.description import Description
 from parc_hw.accel.scheduled import Scheduled, kernel_key, make
 from parc_hw.errors import InputError, nearest
+from parc_hw.records import locked, replace_text
 from schedules.accel.kernel import WORD_BYTES, Kernel
 from schedules.accel.tiling import Tiling
 
@@ -33,6 +34,7 @@ __all__ = [
     "Measured",
     "Record",
     "RecordBook",
+    "add_record",
     "kernel_program",
     "measure",
     "search",
@@ -129,6 +131,7 @@ def search(
     cost: Callable[[Tiling], float | None],
     *,
     trials: int = TRIALS,
+    stop: Callable[[], bool] | None = None,
 ) -> Tiling | None:
     """Try `first`, then go on from the best to its neighbours while one is better.
 
@@ -141,6 +144,8 @@ def search(
         Lower is better; None for a choice that cannot be.
     trials : int
         Calls of `cost`, at most.
+    stop : callable, optional
+        Asked before every call of `cost` but the first that gives one: true ends the search.
 
     Returns
     -------
@@ -154,6 +159,9 @@ def search(
     def attempt(tiling: Tiling) -> bool:
         nonlocal best, left
         if str(tiling) in costs or left <= 0:
+            return False
+        if stop is not None and best is not None and stop():
+            left = 0
             return False
         left -= 1
         found = cost(tiling)
@@ -204,6 +212,15 @@ def _neighbours(kernel: Kernel, machine: Description) -> Callable[[Tiling], Iter
     return around
 
 
+def check_objective(objective: str) -> None:
+    """Raise InputError unless `objective` is one."""
+    if objective not in OBJECTIVES:
+        raise InputError(
+            f"objective {objective!r} is unknown.{nearest(objective, OBJECTIVES)} Accepted: "
+            f"{', '.join(OBJECTIVES)}."
+        )
+
+
 def tune_kernel(
     kernel: Kernel,
     machine: Description,
@@ -211,6 +228,9 @@ def tune_kernel(
     objective: str = "cycles",
     trials: int = TRIALS,
     tables: Mapping[str, bytes] | None = None,
+    first: Sequence[Tiling] = (),
+    watch: Callable[[Measured], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Measured:
     """Find the best tiling of a kernel by simulation.
 
@@ -223,6 +243,12 @@ def tune_kernel(
         Simulations, at most.
     tables : mapping of str to bytes, optional
         Contents of read-only tensors: those of transforms say what a stage costs.
+    first : sequence of Tiling
+        Simulated before all others: what is found is never worse than these.
+    watch : callable, optional
+        Receives every simulated tiling.
+    stop : callable, optional
+        True ends the search with what it has.
 
     Raises
     ------
@@ -231,11 +257,7 @@ def tune_kernel(
     UnsupportedError
         No tile fits: says which dimension cannot be cut, and what is missing.
     """
-    if objective not in OBJECTIVES:
-        raise InputError(
-            f"objective {objective!r} is unknown.{nearest(objective, OBJECTIVES)} Accepted: "
-            f"{', '.join(OBJECTIVES)}."
-        )
+    check_objective(objective)
     seen: dict[str, Measured] = {}
 
     def cost(tiling: Tiling) -> float | None:
@@ -244,10 +266,12 @@ def tune_kernel(
         except DoesNotFit:
             return None
         seen[str(tiling)] = found
+        if watch is not None:
+            watch(found)
         return found.cost(objective)
 
-    first = _spread(kernel, machine)
-    best = search(first, _neighbours(kernel, machine), cost, trials=trials)
+    tried = [*first, *_spread(kernel, machine)]
+    best = search(tried, _neighbours(kernel, machine), cost, trials=trials, stop=stop)
     if best is None:  # the estimate of sizes was too low for all of them
         best = search(best_tilings(kernel, machine, 64), lambda _: iter(()), cost, trials=64)
     assert best is not None
@@ -354,20 +378,21 @@ class RecordBook:
             if shipped.is_file():
                 book._add(shipped.read_text(encoding="utf-8"), str(shipped))
         elif str(path) != "none":
-            try:
-                book._add(Path(path).read_text(encoding="utf-8"), str(path))
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError(f"the records {path} cannot be read: {error}.") from None
+            book.add_file(path)
         return book
 
+    def add_file(self, path: str | Path) -> None:
+        """Add a file's records for this machine; they replace those of the same kernels.
+
+        Raises
+        ------
+        InputError
+            A file that cannot be read, or a line that is no record.
+        """
+        self._add(_read_text(path), str(path))
+
     def _add(self, text: str, where: str) -> None:
-        for number, line in enumerate(text.splitlines(), start=1):
-            try:
-                record = Record.of_line(line)
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"{where}, line {number}: no record of an accelerator ({error!r})."
-                ) from None
+        for record in _parse(text, where):
             if record.machine == self.machine.hash.hex():
                 self.records[record.kernel] = record
 
@@ -379,9 +404,26 @@ class RecordBook:
         self.used.append(record.name)
         return record.tiling
 
-    def tune(self, kernel: Kernel, *, objective: str = "cycles", trials: int = TRIALS) -> Record:
-        """Tune a kernel and keep the result."""
-        best = tune_kernel(kernel, self.machine, objective=objective, trials=trials)
+    def tune(
+        self,
+        kernel: Kernel,
+        *,
+        objective: str = "cycles",
+        trials: int = TRIALS,
+        first: Sequence[Tiling] = (),
+        watch: Callable[[Measured], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Record:
+        """Tune a kernel and keep the result; the parameters are those of `tune_kernel`."""
+        best = tune_kernel(
+            kernel,
+            self.machine,
+            objective=objective,
+            trials=trials,
+            first=first,
+            watch=watch,
+            stop=stop,
+        )
         loops = kernel.stages[0].loops
         record = Record(
             machine=self.machine.hash.hex(),
@@ -399,3 +441,40 @@ class RecordBook:
         """All records, one line each, sorted."""
         lines = sorted(record.to_line() for record in self.records.values())
         return "".join(f"{line}\n" for line in lines)
+
+
+def add_record(path: Path, record: Record) -> None:
+    """Put one record into a file, in the place of the one for its kernel; the others stay.
+
+    The file is written whole or not at all, and another process may do the same meanwhile.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read or written, or has a line that is no record.
+    """
+    with locked(path):
+        found = _parse(_read_text(path), str(path)) if path.exists() else []
+        kept = {(each.machine, each.kernel): each for each in found}
+        kept[record.machine, record.kernel] = record
+        lines = sorted(each.to_line() for each in kept.values())
+        replace_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def _read_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the records {path} cannot be read: {error}.") from None
+
+
+def _parse(text: str, where: str) -> list[Record]:
+    records = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            records.append(Record.of_line(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{where}, line {number}: no record of an accelerator ({error!r})."
+            ) from None
+    return records

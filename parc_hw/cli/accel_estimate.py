@@ -78,5 +78,6 @@ def _summary(estimate: Estimate, what: str, hz: int) -> str:
         f"{what} on {estimate.machine}: {estimate.milliseconds:.3f} ms at {hz / 1e6:g} MHz: "
         f"{simulated} cycles simulated, {estimate.host_cycles} estimated for the host; "
         f"{estimate.macs / 1e6:.0f} M multiply-accumulates, {estimate.bytes / 1e6:.2f} MB moved, "
-        f"{estimate.energy_uj:.0f} uJ (simulated)"
+        f"{estimate.energy_uj:.0f} uJ (simulated). Layers overlap: each one's cycles count from the end of "
+        "the one before, and may be fewer than it takes alone, `at least`."
     )

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parc_hw.cli.records import own_database
 from parc_hw.cli.session import Session, table
 from parc_hw.errors import InputError, VerificationError, nearest
 
 if TYPE_CHECKING:
     from parc_hw.accel.description import Description
+    from parc_hw.accel.tune import RecordBook
+    from parc_hw.integer import IntegerModel
 
-__all__ = ["compile_program", "is_accelerator"]
+__all__ = ["check_dtype", "compile_program", "is_accelerator", "own_records", "read_quantised"]
 
 _DTYPES = ("int8", "int16")
 
@@ -46,12 +49,7 @@ def compile_program(
     force: bool,
 ) -> None:
     """Quantise, compile, verify against the fixed-point simulation, and write the program."""
-    if dtype not in _DTYPES:
-        seen = "is missing" if dtype is None else f"{dtype!r} is not of an accelerator"
-        raise InputError(
-            f"--dtype {seen}.{nearest(str(dtype), _DTYPES)} Accepted for {target}: "
-            f"{', '.join(_DTYPES)}."
-        )
+    dtype = check_dtype(dtype, target)
     from parc_hw.accel.description import load_description
     from parc_hw.artifact.writer import check_output
 
@@ -62,23 +60,12 @@ def compile_program(
     from parc_hw.accel.scheduled import Schedules
     from parc_hw.accel.tune import RecordBook
     from parc_hw.cli import versions
-    from parc_hw.cli.sim_model import _floats, _network
-    from parc_hw.integer import quantize_model
-    from parc_hw.integer.model import calibration_images
 
-    network, zoo_name = _network(session, model, weights, input_shape)
-    shape = tuple(network.input_shape)
-    if calibration is not None:
-        images = _floats(calibration, "--calibration", shape)
-    elif zoo_name is not None:
-        images = calibration_images(zoo_name)
-    else:
-        raise InputError(
-            f"--calibration is missing: give images of shape n x {' x '.join(map(str, shape))} in a "
-            f".npy file; only zoo models have their own."
-        )
-    quantised = quantize_model(network, dtype, calibration=images)
     book = RecordBook.load(records, machine)
+    if records is None and own_records().exists():
+        book.add_file(own_records())
+    quantised, images = read_quantised(session, model, dtype, weights, input_shape, calibration)
+    network = quantised.network
     with session.progress() as progress:
         compiled = compile_network(
             quantised,
@@ -117,9 +104,65 @@ def compile_program(
         {"bundle": str(output), "manifest": bundle.manifest},
         rows,
         *lines,
+        _tuned(book, records),
         f"{output}: {network.name} {dtype} for {machine.name}, {network.origin}, "
         + ("equals the fixed-point simulation word for word" if verify else "not verified"),
     )
+
+
+def own_records() -> Path:
+    """The user's records of accelerators: what `tune` writes and `compile` reads by default."""
+    return own_database().with_name("accelerators.jsonl")
+
+
+def check_dtype(dtype: str | None, target: str) -> str:
+    """Return `--dtype`, or raise InputError where it is none of an accelerator's."""
+    if dtype is None or dtype not in _DTYPES:
+        seen = "is missing" if dtype is None else f"{dtype!r} is not of an accelerator"
+        raise InputError(
+            f"--dtype {seen}.{nearest(str(dtype), _DTYPES)} Accepted for {target}: "
+            f"{', '.join(_DTYPES)}."
+        )
+    return dtype
+
+
+def read_quantised(
+    session: Session,
+    model: str,
+    dtype: str,
+    weights: Path | None,
+    input_shape: list[str] | None,
+    calibration: Path | None,
+) -> tuple[IntegerModel, Any]:
+    """The model in integers, and the images (n, C, H, W) that its ranges are from."""
+    from parc_hw.cli.sim_model import _floats, _network
+    from parc_hw.integer import quantize_model
+    from parc_hw.integer.model import calibration_images
+
+    network, zoo_name = _network(session, model, weights, input_shape)
+    shape = tuple(network.input_shape)
+    if calibration is not None:
+        images = _floats(calibration, "--calibration", shape)
+    elif zoo_name is not None:
+        images = calibration_images(zoo_name)
+    else:
+        raise InputError(
+            f"--calibration is missing: give images of shape n x {' x '.join(map(str, shape))} in a "
+            f".npy file; only zoo models have their own."
+        )
+    return quantize_model(network, dtype, calibration=images), images
+
+
+def _tuned(book: RecordBook, given: str | None) -> str:
+    """How many kernels have their tiles from a record, or why none has."""
+    used, machine = len(book.used), book.machine.name
+    if given == "none":
+        return "no tuning record used, as --records none asks"
+    if used:
+        return f"{used} kernel{'s' * (used > 1)} tiled by tuning records"
+    if book.records:
+        return f"no tuning record used: those for {machine} are of other kernels"
+    return f"no tuning record used: there is none for this description of {machine}"
 
 
 def _verify(compiled: Any, model: Any, machine: Description, image: Any) -> None:

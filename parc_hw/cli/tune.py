@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from parc_hw.cli import compile_accel, tune_accel
 from parc_hw.cli.budget import PARTIAL, seconds
 from parc_hw.cli.model import MODEL_HELP, TARGET_HELP, check_plan, parse_shapes, resolve
 from parc_hw.cli.records import own_database
@@ -80,6 +81,20 @@ def command(
     host: Annotated[
         str | None, typer.Option(metavar="USER@BOARD", help="Where to measure, for ssh.")
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="int8|int16", help="Words; for accelerators, which are simulated."),
+    ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(metavar="WHAT", help="cycles, energy or product of both; for accelerators."),
+    ] = "cycles",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="x.npy", help="Images that --dtype takes ranges from; the zoo has its own."
+        ),
+    ] = None,
 ) -> None:
     """Measure choices for a model's kernels and keep the best; `compile` then uses them.
 
@@ -87,8 +102,24 @@ def command(
     after Ctrl-C or a kill, --resume goes on.
     """
     session: Session = context.obj
-    check_plan(plan)
     limit_s = None if time is None else seconds(time)
+    if compile_accel.is_accelerator(target):
+        tune_accel.check_options(context, target)
+        tune_accel.tune_model(
+            session,
+            model,
+            target=target,
+            dtype=dtype,
+            objective=objective,
+            limit_s=limit_s,
+            trials=trials,
+            records=records,
+            input_shape=input_shape,
+            calibration=calibration,
+        )
+        return
+    tune_accel.check_processor(context, target)
+    check_plan(plan)
     shapes = parse_shapes([input_shape] if input_shape else None)
     database = own_database() if records is None else records
     from parc_hw.device import load_device
